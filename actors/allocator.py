@@ -1,0 +1,43 @@
+"""The allocator actor: a Ray shell around ``budgets.market.Market``.
+
+Holds no truth of its own: a market is rebuilt from journal and commits whenever one is started, so an allocator that
+dies ends the workers' lives, not the run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from budgets.market import Market, MarketStatus
+from budgets.messages import Reply, WorkerReport
+from pipeline.records import Shard
+from pipeline.recovery import restore_market
+from pipeline.store import Store
+
+
+class AllocatorActor:
+    """One market for one run."""
+
+    def __init__(self, url: str, budget: int, shards: list[Shard]) -> None:
+        self._store = Store.open(url)
+        self._market: Market = restore_market(self._store, budget, shards)
+
+    def sync(self, report: WorkerReport) -> Reply:
+        """A worker's report; answered with grants, leases and the price."""
+        return self._market.sync(report)
+
+    def worker_lost(self, life: str) -> None:
+        """A life ended without settling: what the journal proves is spent, the rest returns."""
+        self._market.worker_lost(life, self._store.journal_spent().get(life, 0))
+
+    def status(self) -> MarketStatus:
+        """Where the market stands."""
+        return self._market.snapshot()
+
+
+def start_allocator(url: str, budget: int, shards: list[Shard]) -> Any:
+    """The run's allocator actor."""
+    actor = ray.remote(AllocatorActor)
+    return actor.options(num_cpus=0, max_restarts=0, max_task_retries=0).remote(url, budget, shards)

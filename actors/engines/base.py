@@ -1,0 +1,70 @@
+"""What a worker asks of an engine.
+
+An engine turns one request into one completion, can drop a request in mid-generation, and reports tokens as it computed
+them. It knows nothing of questions, votes, budgets or the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.records import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as the engine will compute it: token ids, tokenised once however many samples are drawn."""
+
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to generate. ``temperature`` is resolved; everything else the engine was configured with."""
+
+    request_id: str
+    prompt: Prompt
+    temperature: float
+    sample_index: int
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back. Tokens as computed: ``cached_prompt_tokens`` of ``prompt_tokens`` cost nothing.
+
+    ``finish_reason`` is stop, length or abort; an aborted completion carries what was generated until then.
+    """
+
+    text: str
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    mean_logprob: float | None = None
+    min_group_confidence: float | None = None
+
+
+class Engine(Protocol):
+    """One model, ready to generate.
+
+    ``generate`` raises ``RequestRejected`` when this request alone is refused and ``EngineError`` when the engine is
+    gone. ``cancel`` makes a running ``generate`` return with ``finish_reason="abort"`` as soon as the engine can.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """How many samples run at once."""
+        ...
+
+    def prepare(self, item: Item) -> Prompt:
+        """Tokenise a question. Raises RequestRejected when it cannot fit the context."""
+        ...
+
+    async def generate(self, request: Request) -> Completion: ...
+
+    def cancel(self, request_id: str) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,98 @@
+"""An engine without a model: completions are a pure function of seed, question and sample index.
+
+It is the test double Ponder ships, so that a job, a strategy or a cluster can be tried in seconds. Configured through
+``model.options``:
+
+- ``answers``: list of texts to choose from (default ``["1", "2", "3"]``), each completion is ``The answer is X.``
+- ``weights``: their weights; a question rotates them by its own hash, so that questions disagree
+- ``tokens``: mean completion tokens (default 8); ``seconds``: time a completion takes (default 0)
+- ``poison``: a prompt that contains this text ends the worker's process, as a crashing engine would
+- ``reject``: a prompt that contains this text is refused by the engine
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import signal
+
+from actors.engines.base import Completion, Prompt, Request
+from pipeline.errors import RequestRejected, SpecError
+from pipeline.records import Item
+from pipeline.spec import JobSpec
+
+_KNOWN = {"answers", "weights", "tokens", "seconds", "poison", "reject"}
+
+
+class ScriptedEngine:
+    """Deterministic completions; see the module for its options. Raises SpecError for options it does not know."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        options = spec.model.options
+        unknown = sorted(set(options) - _KNOWN)
+        if unknown:
+            raise SpecError(f"model.options: the scripted engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
+        self._answers: list[str] = [str(answer) for answer in options.get("answers", ["1", "2", "3"])]
+        self._weights: list[float] = list(options.get("weights", [8.0, 2.0, 1.0][: len(self._answers)]))
+        if len(self._weights) != len(self._answers):
+            raise SpecError("model.options: weights and answers must be of one length")
+        self._tokens = int(options.get("tokens", 8))
+        self._seconds = float(options.get("seconds", 0.0))
+        self._poison = options.get("poison")
+        self._reject = options.get("reject")
+        self._max_len = spec.model.max_model_len
+        self._max_tokens = spec.sampling.max_tokens
+        self._capacity = spec.model.max_num_seqs
+        self._seed = spec.seed
+        self._running: dict[str, asyncio.Event] = {}
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    def prepare(self, item: Item) -> Prompt:
+        text = item.prompt if item.prompt is not None else "\n".join(m.content for m in item.messages or ())
+        if self._reject and self._reject in text:
+            raise RequestRejected(f"the engine refuses prompts that contain {self._reject!r}")
+        words = tuple(range(len(text.split())))
+        if len(words) + 1 > self._max_len:
+            raise RequestRejected(
+                f"the prompt has {len(words)} tokens; model.max_model_len is {self._max_len}: shorten it or raise the limit"
+            )
+        return Prompt(words, text)
+
+    async def generate(self, request: Request) -> Completion:
+        if self._poison and self._poison in request.prompt.text:
+            os.kill(os.getpid(), signal.SIGKILL)
+        name = f"{self._seed}/{request.item_id}/{request.sample_index}/{request.temperature}"
+        rng = random.Random(hashlib.blake2b(name.encode()).digest())
+        shift = hashlib.blake2b(request.item_id.encode()).digest()[0] % len(self._answers)
+        weights = self._weights[shift:] + self._weights[:shift]
+        answer = rng.choices(self._answers, weights)[0]
+        tokens = min(self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
+        cut = self._running[request.request_id] = asyncio.Event()
+        try:
+            await asyncio.wait_for(cut.wait(), timeout=self._seconds)
+            aborted = True
+        except TimeoutError:
+            aborted = False
+        finally:
+            del self._running[request.request_id]
+        return Completion(
+            text=f"The answer is {answer}." if not aborted else "",
+            prompt_tokens=len(request.prompt.token_ids),
+            cached_prompt_tokens=len(request.prompt.token_ids) if request.sample_index else 0,
+            completion_tokens=tokens if not aborted else 1,
+            finish_reason="abort" if aborted else "stop",
+            mean_logprob=-rng.random(),
+        )
+
+    def cancel(self, request_id: str) -> None:
+        if request_id in self._running:
+            self._running[request_id].set()
+
+    async def close(self) -> None:
+        for cut in self._running.values():
+            cut.set()

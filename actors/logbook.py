@@ -1,0 +1,48 @@
+"""Buffers samples on their way to the journal and writes them in few, durable files.
+
+A sample counts as paid once its file is written. Writes happen in a thread, one at a time; a failed write is kept and
+raised to the worker, which must not go on: a sample that is not in the journal would be drawn again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from pipeline.records import Sample
+from pipeline.store import Store
+
+# One file a shard and flush: half a second keeps files few and what a SIGKILL can lose small.
+FLUSH_SECONDS = 0.5
+
+
+class Logbook:
+    """The journal of one worker life. ``flush`` returns when everything added before it is durable."""
+
+    def __init__(self, store: Store, life: str) -> None:
+        self._store, self._life = store, life
+        self._buffer: dict[int, list[Sample]] = defaultdict(list)
+        self._seq = 0
+        self._lock = asyncio.Lock()
+
+    def add(self, shard_id: int, sample: Sample) -> None:
+        """Queue a sample for the next flush."""
+        self._buffer[shard_id].append(sample)
+
+    async def flush(self) -> None:
+        """Write everything queued. Raises StoreError; what was not written stays queued."""
+        async with self._lock:
+            for shard_id in list(self._buffer):
+                samples = self._buffer[shard_id]
+                count = len(samples)
+                if count:
+                    await asyncio.to_thread(self._store.journal, shard_id, samples[:count], self._life, self.next_seq())
+                # More may have been added to the same list while the thread was writing.
+                del samples[:count]
+                if not samples:
+                    del self._buffer[shard_id]
+
+    def next_seq(self) -> int:
+        """The next file number of this life."""
+        self._seq += 1
+        return self._seq

@@ -1,0 +1,141 @@
+"""A question's session: the journal first, then the desk.
+
+Keeps the strategy's promise of determinism: samples are handed out in index order and numbered by the session alone,
+so that a strategy re-executed over the same journal sees the same samples at the same points.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from actors.desk import Ask
+from actors.engines.base import Prompt
+from pipeline.errors import BudgetDenied
+from pipeline.records import Item, Sample
+from pipeline.spec import JobSpec
+
+
+def prompt_key(spec: JobSpec, prompt: Prompt, temperature: float) -> str:
+    """Hash of everything that shapes a sample: the prompt as the model sees it, the model, and how it is sampled."""
+    asked = {
+        "prompt": prompt.text,
+        "model": [spec.model.name, spec.model.revision, spec.model.tokenizer, spec.model.dtype],
+        "sampling": spec.sampling.model_dump() | {"temperature": temperature},
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Terms:
+    """What a session needs of the worker it runs in; the worker is behind these callables and nothing else."""
+
+    spec: JobSpec
+    submit: Callable[[Ask], None]
+    cancel: Callable[[str], None]
+    prior_tokens: Callable[[], float]
+
+
+# How many samples' worth of trust the dataset-wide mean has against a question's own samples.
+_PRIOR_WEIGHT = 2.0
+
+
+@dataclass
+class QuestionSession:
+    """The ``Session`` of one question. ``journal`` maps (prompt_key, sample_index) to samples already paid for."""
+
+    item: Item
+    prompt: Prompt
+    shard_id: int
+    terms: Terms
+    journal: Mapping[tuple[str, int], Sample]
+    min_value: float = 0.0
+    attempt: int = 0
+    drawn: list[Sample] = field(default_factory=list)
+    price: float = 0.0
+    _next: dict[str, int] = field(default_factory=dict)
+    _open: list[Ask] = field(default_factory=list)
+
+    @property
+    def rng(self) -> random.Random:
+        """Randomness that depends on the run's seed and the item alone."""
+        return random.Random(f"{self.terms.spec.seed}/{self.item.item_id}")
+
+    @property
+    def expected_tokens(self) -> float:
+        """Shrunk mean: this question's own samples, pulled towards the dataset's while there are few."""
+        spent = sum(sample.billed_tokens for sample in self.drawn)
+        prior = self.terms.prior_tokens()
+        return max(1.0, (spent + _PRIOR_WEIGHT * prior) / (len(self.drawn) + _PRIOR_WEIGHT))
+
+    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
+        """See ``strategies.base.Session.sample``."""
+        heat = self.terms.spec.sampling.temperature if temperature is None else temperature
+        key = prompt_key(self.terms.spec, self.prompt, heat)
+        start = self._next.get(key, 0)
+        found: list[Sample | None] = [self.journal.get((key, index)) for index in range(start, start + n)]
+        asks = {i: self._ask(key, start + i, heat, value) for i, sample in enumerate(found) if sample is None}
+        if asks and value < self.min_value:
+            raise BudgetDenied(self.min_value)
+        self._open = list(asks.values())
+        for ask in self._open:
+            self.terms.submit(ask)
+        denied: BudgetDenied | None = None
+        try:
+            results = await asyncio.gather(*(ask.paid for ask in self._open), return_exceptions=True)
+        finally:
+            self._give_up()
+        for i, result in zip(asks, results, strict=True):
+            if isinstance(result, BudgetDenied):
+                denied = result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found[i] = result
+        samples = []
+        for sample in found:
+            if sample is None:
+                break
+            samples.append(sample)
+        if denied is not None:
+            self.price = denied.price
+            if not samples:
+                raise denied
+        self._next[key] = start + len(samples)
+        self.drawn.extend(samples)
+        return samples
+
+    def cancel(self) -> None:
+        """Abort what is in flight; asks still waiting at the desk are withdrawn by the awaiting call."""
+        for ask in self._open:
+            if ask.request_id and not ask.paid.done():
+                self.terms.cancel(ask.request_id)
+
+    def _ask(self, key: str, index: int, temperature: float, value: float) -> Ask:
+        worst = len(self.prompt.token_ids) + self.terms.spec.sampling.max_tokens
+        future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        return Ask(
+            bid=value,
+            worst=worst,
+            item=self.item,
+            shard_id=self.shard_id,
+            sample_index=index,
+            prompt=self.prompt,
+            prompt_key=key,
+            temperature=temperature,
+            attempt=self.attempt,
+            paid=future,
+        )
+
+    def _give_up(self) -> None:
+        """The strategy went away in mid-call: withdraw what waits, abort what runs. Nothing to do otherwise."""
+        for ask in self._open:
+            if not ask.paid.done():
+                if ask.request_id:
+                    self.terms.cancel(ask.request_id)
+                ask.paid.cancel()
+        self._open = []

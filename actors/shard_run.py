@@ -1,0 +1,183 @@
+"""One shard while a worker holds it: its questions, what became of them, and the tables it commits.
+
+Owns no engine and no task. ``Admission`` groups say which questions may run together: fresh ones all at once, questions
+that were in flight when a worker died in small groups, and last-chance ones alone, so that whatever kills workers is
+found by bisection and set aside, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from actors.judge import Judgement
+from actors.session import QuestionSession
+from budgets.curve import DemandCurve
+from budgets.messages import ShardState
+from pipeline.records import Answer, DeadLetter, Decision, Item, Sample, StopReason
+from strategies.base import Solution
+
+Journal = dict[str, dict[tuple[str, int], Sample]]
+"""item_id → (prompt_key, sample_index) → sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Questions that are let in together. ``exclusive``: nothing else may run in the worker meanwhile."""
+
+    shard_id: int
+    items: tuple[Item, ...]
+    exclusive: bool
+
+
+@dataclass
+class ShardRun:
+    """Questions of one shard and their outcomes. ``generation`` counts how often the shard was opened for more."""
+
+    shard_id: int
+    generation: int
+    min_value: float
+    items: tuple[Item, ...]
+    journal: Journal
+    attempts: Mapping[str, int]
+    answers: dict[str, Answer] = field(default_factory=dict)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+    parked: DemandCurve = field(default_factory=DemandCurve)
+    finished_tokens: int = 0
+    total: int = 0
+    committed: bool = False
+    committing: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        shard_id: int,
+        generation: int,
+        min_value: float,
+        rows: Iterable[Item | DeadLetter],
+        journal: Iterable[Sample],
+        attempts: Mapping[str, int],
+        max_attempts: int,
+    ) -> ShardRun:
+        """Sort a shard's rows into questions to run and rows that are already lost."""
+        paid: Journal = defaultdict(dict)
+        for sample in journal:
+            paid[sample.item_id][(sample.prompt_key, sample.sample_index)] = sample
+        run = cls(shard_id, generation, min_value, (), dict(paid), attempts)
+        items = []
+        for row in rows:
+            run.total += 1
+            if isinstance(row, DeadLetter):
+                run.dead[row.item_id] = row
+            elif attempts.get(row.item_id, 0) >= max_attempts:
+                tries = attempts[row.item_id]
+                error = f"in flight in {tries} workers that died, the last time alone; set aside after {tries} attempts"
+                run.bury(row, "engine", error)
+            else:
+                items.append(row)
+        run.items = tuple(items)
+        return run
+
+    def admissions(self, max_attempts: int) -> list[Admission]:
+        """Fresh questions in one group; suspects in groups of √n; those with one attempt left alone."""
+        by_attempts: dict[int, list[Item]] = defaultdict(list)
+        for item in self.items:
+            by_attempts[self.attempts.get(item.item_id, 0)].append(item)
+        groups = []
+        for tries, items in sorted(by_attempts.items()):
+            size = len(items) if tries == 0 else math.isqrt(len(items) - 1) + 1 if tries < max_attempts - 1 else 1
+            groups += [
+                Admission(self.shard_id, tuple(items[at : at + size]), exclusive=tries > 0)
+                for at in range(0, len(items), size)
+            ]
+        return groups
+
+    def close(self, session: QuestionSession, solution: Solution, judgement: Judgement, seconds: float) -> None:
+        """A question is answered. Every sample ever paid for it is kept, those the strategy never asked for included."""
+        item = session.item
+        paid = self._all_samples(session)
+        judged = {
+            (sample.prompt_key, sample.sample_index): verdicts
+            for sample, verdicts in zip(session.drawn, judgement.verdicts, strict=True)
+        }
+        kept = [
+            dataclasses.replace(sample, verdicts=judged.get((sample.prompt_key, sample.sample_index), sample.verdicts))
+            for sample in paid
+        ]
+        self.samples[item.item_id] = kept
+        tokens = sum(sample.billed_tokens for sample in kept)
+        self.finished_tokens += tokens
+        self.answers[item.item_id] = Answer(
+            item_id=item.item_id,
+            answer=solution.answer,
+            text=solution.best.text if solution.best else None,
+            stop_reason=solution.stop_reason,
+            confidence=solution.confidence,
+            votes=solution.votes,
+            samples=len(kept),
+            tokens=tokens,
+            verifier_tokens=sum(sample.verifier_tokens for sample in kept),
+            price=session.price,
+            next_value=solution.next_value if math.isfinite(solution.next_value) else 0.0,
+            correct=judgement.correct,
+            reference=item.reference,
+            payload=item.payload,
+        )
+        self.decisions.append(
+            Decision(
+                item_id=item.item_id,
+                samples=len(session.drawn),
+                action=solution.stop_reason.value,
+                value=solution.next_value,
+                price=session.price,
+                p_lead=solution.confidence,
+                seconds=seconds,
+            )
+        )
+        if solution.stop_reason is StopReason.EXHAUSTED:
+            self.parked.add(solution.next_value, math.ceil(session.expected_tokens))
+
+    def bury(self, item: Item, boundary: str, error: str, session: QuestionSession | None = None) -> None:
+        """A question cannot be answered: record why, and keep what was paid for it."""
+        paid = self._all_samples(session) if session else list(self.journal.get(item.item_id, {}).values())
+        tokens = sum(sample.billed_tokens for sample in paid)
+        self.samples[item.item_id] = paid
+        self.finished_tokens += tokens
+        self.dead[item.item_id] = DeadLetter(
+            item_id=item.item_id,
+            boundary=boundary,
+            error=error,
+            attempts=self.attempts.get(item.item_id, 0),
+            samples=len(paid),
+            tokens=tokens,
+            payload=item.payload,
+        )
+
+    @property
+    def open_count(self) -> int:
+        """Questions that have no outcome yet."""
+        return self.total - len(self.answers) - len(self.dead)
+
+    def state(self) -> ShardState:
+        """What the allocator is told of this shard."""
+        return ShardState(
+            shard_id=self.shard_id,
+            generation=self.generation,
+            open=self.open_count,
+            finished=len(self.answers) + len(self.dead),
+            finished_tokens=self.finished_tokens,
+            committed=self.committed,
+            parked=tuple(self.parked.to_pairs()) if self.committed else (),
+        )
+
+    def _all_samples(self, session: QuestionSession) -> list[Sample]:
+        """Samples the strategy saw, then others in the journal (an earlier strategy's, or past where it stopped)."""
+        known = {(s.prompt_key, s.sample_index): s for s in session.drawn}
+        for key, sample in self.journal.get(session.item.item_id, {}).items():
+            known.setdefault(key, sample)
+        return sorted(known.values(), key=lambda s: (s.prompt_key, s.sample_index))

@@ -1,0 +1,74 @@
+"""The worker actor: a Ray shell around ``Station``. Owns one engine; dies with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from actors.engines import start_engine
+from actors.engines.base import Engine
+from actors.station import Station
+from actors.verifier import VerifierPool
+from budgets.messages import Reply, WorkerReport
+from pipeline.records import Shard
+from pipeline.spec import JobSpec
+from pipeline.store import Store
+
+
+class WorkerActor:
+    """One life of a worker. ``life`` names it in journals, grants and attempts."""
+
+    def __init__(self, spec: JobSpec, life: str) -> None:
+        from actors.guardian import guard
+
+        # Before the engine: its processes must never be without a guardian.
+        self._guardian = guard()
+        self._spec, self._life = spec, life
+        self._engine: Engine | None = None
+        self._station: Station | None = None
+
+    async def start(self) -> str:
+        """Load the model. Returns the life's name once the engine is warm. Raises EngineError."""
+        self._engine = await start_engine(self._spec)
+        return self._life
+
+    async def run(self, shards: list[Shard], allocator: Any, verifiers: list[Any]) -> None:
+        """Work until the allocator says the run is done. Any error ends this life."""
+        assert self._engine is not None, "start() comes first"
+
+        async def sync(report: WorkerReport) -> Reply:
+            reply: Reply = await allocator.sync.remote(report)
+            return reply
+
+        station = Station(
+            self._spec,
+            {shard.shard_id: shard for shard in shards},
+            self._engine,
+            Store.open(self._spec.output),
+            VerifierPool(self._spec, verifiers),
+            self._life,
+        )
+        self._station = station
+        try:
+            await station.run(sync)
+        finally:
+            await self._engine.close()
+
+    async def stop(self) -> None:
+        """Stop soon: ``run`` then returns with everything paid in the journal."""
+        if self._station is not None:
+            self._station.stop()
+
+
+def start_worker(spec: JobSpec, life: str) -> Any:
+    """A worker actor with the job's resources. ``max_restarts`` is 0: a new life is the driver's decision."""
+    from actors.engines.vllm_engine import is_cpu_build
+
+    gpus = spec.cluster.gpus_per_worker
+    if gpus is None:
+        gpus = 0 if spec.model.engine != "vllm" or is_cpu_build() else spec.model.tensor_parallel
+    actor = ray.remote(WorkerActor)
+    return actor.options(
+        num_cpus=spec.cluster.cpus_per_worker, num_gpus=gpus, max_restarts=0, max_task_retries=0, max_concurrency=16
+    ).remote(spec, life)

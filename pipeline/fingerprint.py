@@ -1,0 +1,82 @@
+"""What makes two jobs the same run: named digests of everything that changes which samples a run draws and judges.
+
+Pure. Budget, cluster and output are left out: a run may be topped up, moved to other machines, or resumed with another
+shard size (the stored plan then holds). ``data`` is digested by the source, which alone has seen the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.spec import JobSpec
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "model": (
+        "model.name",
+        "model.revision",
+        "model.tokenizer",
+        "model.dtype",
+        "model.engine",
+        "model.max_model_len",
+    ),
+    "prompts": ("dataset.prompt", "dataset.messages", "dataset.id", "dataset.reference", "dataset.stakes"),
+    "sampling": ("sampling",),
+    "strategy": ("strategy",),
+    "answer": ("answer",),
+    "verifiers": ("verifiers",),
+    "data": ("dataset.path", "dataset.limit", "dataset.size", "dataset.seed", "dataset.options"),
+    "seed": ("seed",),
+}
+"""Each section's fields of the job. ``data`` is compared by the source's digest; its fields only explain a diff."""
+
+MISSING = "(not set)"
+
+
+def fingerprint_of(spec: JobSpec, data: str) -> dict[str, str]:
+    """Section name → SHA-256 (hex) of its canonical JSON. ``data`` is the source's digest of what it will read."""
+    job = spec.model_dump(mode="json")
+    digests = {name: _digest([_field(job, path) for path in paths]) for name, paths in SECTIONS.items()}
+    return {**digests, "data": _digest(data)}
+
+
+def diff(old_job: dict[str, Any], new_job: dict[str, Any], sections: Iterable[str]) -> str:
+    """One line a changed field of ``sections``, like ``sampling.temperature: 0.8 (run) → 0.5 (job)``."""
+    lines: list[str] = []
+    for section in sections:
+        changed = [line for path in SECTIONS.get(section, (section,)) for line in _changes(path, old_job, new_job)]
+        lines += changed or [f"{section}: changed, though the job's fields are equal (the content behind them is not)"]
+    return "\n".join(lines)
+
+
+def _changes(path: str, old_job: dict[str, Any], new_job: dict[str, Any]) -> Iterator[str]:
+    old, new = (dict(_leaves(path, _field(job, path))) for job in (old_job, new_job))
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name, MISSING), new.get(name, MISSING)
+        if before != after:
+            yield f"{name}: {before} (run) → {after} (job)"
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(f"{path}.{name}", below)
+    elif isinstance(value, list) and any(isinstance(below, dict) for below in value):
+        for position, below in enumerate(value):
+            yield from _leaves(f"{path}[{position}]", below)
+    elif value not in (None, [], {}):
+        yield path, json.dumps(value, ensure_ascii=False)
+
+
+def _field(job: dict[str, Any], path: str) -> Any:
+    value: Any = job
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _digest(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

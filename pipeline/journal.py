@@ -1,0 +1,194 @@
+"""Samples as they land, and which questions are in flight: the part of a run directory that workers append to.
+
+Promises: one durable object a call, never rewritten; a worker's life (``writer``) numbers its objects with ``seq``, so
+that writers never meet. ``journal/<shard>/<writer>-<seq>.parquet`` holds samples, ``attempts-<writer>-<seq>.json`` and
+``released-<writer>-<seq>.json`` hold item ids. Reading the journal is the only way the ledger, resumption and the count
+of attempts are rebuilt after a crash; what cannot be read is a ``StoreError``, never skipped.
+Also owns how a record becomes Parquet bytes and back (``encode``, ``decode``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import StoreError
+from pipeline.filesystem import Files
+from pipeline.records import Sample, columns_of, from_row, to_row
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+READERS = 16
+"""Objects read at once: enough to hide an object store's latency, few enough for a worker's memory."""
+
+_WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SAMPLES = re.compile(r"journal/\d+/(?P<writer>.+)-\d+\.parquet")
+_MARKS = re.compile(r"journal/\d+/(?P<mark>attempts|released)-(?P<writer>.+)-(?P<seq>\d+)\.json")
+
+_TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
+_VERDICT_TOKENS = "verdicts.list.element.tokens"
+
+
+class Journal:
+    """The journal of one run. Thread-safe: it holds no state."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def append(self, shard_id: int, samples: Sequence[Sample], writer: str, seq: int) -> None:
+        """Make ``samples`` durable. ``seq`` is this writer's and never reused for other samples; no samples: no object."""
+        if samples:
+            path = f"{_folder(shard_id)}/{checked(writer)}-{seq:06d}.parquet"
+            self._create(path, encode(Sample, samples, path))
+
+    def read(self, shard_id: int) -> list[Sample]:
+        """The shard's samples, one a (item_id, sample_index, prompt_key, parent), ordered by these.
+
+        Where a sample was paid for more than once, the first by (attempt, writer) stands: the same one for every reader.
+        """
+        paths = [path for path in self._files.list(_folder(shard_id)) if _SAMPLES.fullmatch(path)]
+        found = [sample for part in in_parallel(self._read_samples, paths) for sample in part]
+        found.sort(key=lambda sample: (sample.attempt, sample.writer))
+        first: dict[tuple[str, int, str, int], Sample] = {}
+        for sample in found:
+            first.setdefault(_identity(sample), sample)
+        return [first[identity] for identity in sorted(first)]
+
+    def spent(self) -> dict[str, int]:
+        """Writer → tokens journalled (generation and verification), in all shards.
+
+        Samples that were paid for twice count twice. Reads the token columns only.
+        """
+        writers = {path: match["writer"] for path in self._files.list("journal") if (match := _SAMPLES.fullmatch(path))}
+        totals: Counter[str] = Counter()
+        for writer, tokens in zip(writers.values(), in_parallel(self._tokens_in, list(writers)), strict=True):
+            totals[writer] += tokens
+        return dict(totals)
+
+    def mark(self, mark: str, shard_id: int, item_ids: Sequence[str], writer: str, seq: int) -> None:
+        """Record that these items are in flight (``attempts``) or no longer (``released``) in this writer's life.
+
+        ``seq`` comes from one counter for both marks, since an item's latest mark is the one that holds.
+        """
+        if item_ids:
+            path = f"{_folder(shard_id)}/{mark}-{checked(writer)}-{seq:06d}.json"
+            self._create(path, json.dumps({"writer": writer, "items": list(item_ids)}).encode())
+
+    def attempts(self, shard_id: int, dead_writers: AbstractSet[str] | None = None) -> dict[str, int]:
+        """Item id → worker lives that ended with it in flight; items without such a life are left out.
+
+        Only the lives of ``dead_writers`` count (None: all), since what a live worker has in flight is no death.
+        """
+        marks = []
+        for path in self._files.list(_folder(shard_id)):
+            match = _MARKS.fullmatch(path)
+            if match and (dead_writers is None or match["writer"] in dead_writers):
+                # At equal numbers the release is the later one: it can only follow its record.
+                marks.append((match["writer"], int(match["seq"]), match["mark"] == "released", path))
+        marks.sort()
+        latest: dict[tuple[str, str], bool] = {}
+        for (writer, _, released, _), items in zip(
+            marks, in_parallel(self._read_items, [path for *_, path in marks]), strict=True
+        ):
+            latest.update({(item_id, writer): released for item_id in items})
+        return dict(Counter(item_id for (item_id, _), released in latest.items() if not released))
+
+    def _create(self, path: str, data: bytes) -> None:
+        if not self._files.create(path, data):
+            raise StoreError(
+                f"{self._files.url}/{path} exists with other content: two worker lives share a writer name, or a "
+                "sequence number was used twice; start each life under a fresh name"
+            )
+
+    def _read_samples(self, path: str) -> list[Sample]:
+        table = decode(self._files, path)
+        return [from_row(Sample, row) for row in table.to_pylist()]
+
+    def _tokens_in(self, path: str) -> int:
+        table = decode(self._files, path, [*_TOKEN_COLUMNS, _VERDICT_TOKENS])
+        prompt, cached, completion = (pc.sum(table[name]).as_py() or 0 for name in _TOKEN_COLUMNS)
+        verdicts = pc.list_flatten(table["verdicts"].combine_chunks())
+        verifying = pc.sum(pc.struct_field(verdicts, "tokens")).as_py() or 0
+        return int(prompt - cached + completion + verifying)
+
+    def _read_items(self, path: str) -> list[str]:
+        return list(map(str, read_json(self._files, path)["items"]))
+
+
+def encode(record: type, records: Sequence[Any], path: str) -> bytes:
+    """Records as one zstd Parquet file with the columns of ``record``. ``path`` is named in errors.
+
+    Raises:
+        StoreError: a value does not fit its column.
+    """
+    sink = pa.BufferOutputStream()
+    try:
+        table = pa.Table.from_pylist([to_row(each) for each in records], schema=columns_of(record))
+        pq.write_table(table, sink, compression="zstd")
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        raise StoreError(f"cannot write {path}: a {record.__name__} does not fit its columns: {error}") from error
+    return bytes(sink.getvalue())
+
+
+def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any:
+    """The ``pyarrow.Table`` in a Parquet file of the run, or some of its columns.
+
+    Raises:
+        StoreError: the file is missing, torn, or not what was written there.
+    """
+    data = read_existing(files, path)
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
+
+
+def read_json(files: Files, path: str) -> dict[str, Any]:
+    """A JSON object of the run. Raises StoreError where it is missing or not JSON."""
+    try:
+        value: dict[str, Any] = json.loads(read_existing(files, path))
+    except ValueError as error:
+        raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
+    return value
+
+
+def read_existing(files: Files, path: str) -> bytes:
+    """The bytes of an object that must be there. Raises StoreError where it is not."""
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        raise StoreError(f"{files.url}/{path} is gone: the run names it; restore it, or begin a new run") from None
+
+
+def in_parallel(read: Callable[[K], T], keys: Sequence[K]) -> list[T]:
+    """``read`` of each key, in order; the first failure is raised."""
+    if len(keys) < 2:
+        return [read(key) for key in keys]
+    with ThreadPoolExecutor(max_workers=min(READERS, len(keys))) as pool:
+        return list(pool.map(read, keys))
+
+
+def checked(writer: str) -> str:
+    """A writer's name, if it can be part of a file name. Raises StoreError otherwise."""
+    if not _WRITER.fullmatch(writer):
+        raise StoreError(f"writer {writer!r} cannot name a file: use letters, digits, '.', '_' and '-'")
+    return writer
+
+
+def _folder(shard_id: int) -> str:
+    return f"journal/{shard_id:06d}"
+
+
+def _identity(sample: Sample) -> tuple[str, int, str, int]:
+    # -1 stands for no parent, so that identities sort.
+    return (sample.item_id, sample.sample_index, sample.prompt_key, -1 if sample.parent is None else sample.parent)

@@ -1,0 +1,262 @@
+"""The job file: what a user writes, checked before anything is spent.
+
+Pure pydantic: imports neither torch, vllm nor ray, so a laptop validates a job in well under a second. Unknown fields
+are errors. ``load`` turns every problem into one ``SpecError`` that names the field, the value and the mend.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import SpecError
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSpec(Section):
+    """Where the questions come from, and which columns mean what."""
+
+    path: str | list[str] = Field(
+        description="Files: local or s3:// paths or globs ending in .parquet, .jsonl or .csv; or reasoning_gym:TASK"
+    )
+    id: str | None = Field(None, description="Column that identifies a row; default: a hash of the row's content")
+    prompt: str | None = Field(None, description="Jinja template over the row's columns; default {{ prompt }}")
+    messages: str | None = Field(None, description="Column holding chat messages, a list of {role, content}")
+    reference: str | None = Field(None, description="Column holding the gold answer, if there is one")
+    stakes: str | None = Field(None, description="Column holding how much a row matters, a number >= 0; default 1")
+    limit: int | None = Field(None, ge=1, description="Read at most this many rows")
+    size: int = Field(100, ge=1, description="reasoning_gym: how many tasks to generate")
+    seed: int = Field(0, ge=0, description="reasoning_gym: seed of the task generator")
+    options: dict[str, Any] = Field(default_factory=dict, description="reasoning_gym: further options of the task")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> DatasetSpec:
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError("give either prompt (a template) or messages (a column), not both")
+        return self
+
+
+class ModelSpec(Section):
+    """Which model, run by which engine."""
+
+    name: str = Field("smollm2-135m", description="smollm2-135m (bundled), or any name or path vLLM takes")
+    engine: Literal["vllm", "scripted"] = Field("vllm", description="scripted: a deterministic test double")
+    revision: str | None = Field(None, description="Model revision to pin")
+    tokenizer: str | None = Field(None, description="Tokenizer, where it differs from the model")
+    dtype: str = Field("auto", description="Weights' type, as vLLM names them")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs a worker's engine spans")
+    max_model_len: int = Field(2048, ge=16, description="Context length in tokens, prompt and completion together")
+    max_num_seqs: int = Field(64, ge=1, description="Samples the engine runs at once; also a worker's slots")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="CUDA only: share of the GPU's memory")
+    kv_cache_gib: float = Field(1.0, gt=0, description="CPU build only: GiB of KV cache")
+    options: dict[str, Any] = Field(default_factory=dict, description="Passed to vLLM's engine arguments as is")
+
+
+class SamplingSpec(Section):
+    """How candidates are drawn."""
+
+    temperature: float = Field(0.8, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: off")
+    min_p: float = Field(0.0, ge=0, le=1)
+    max_tokens: int = Field(512, ge=1, description="Completion tokens a sample may take; what a grant reserves")
+    stop: list[str] = Field(default_factory=list, description="Strings that end a completion")
+    logprobs: int = Field(0, ge=0, le=20, description="0: the chosen token's only; 20: DeepConf's token confidence too")
+
+
+class GreedySpec(Section):
+    """One sample at temperature 0."""
+
+    kind: Literal["greedy"] = "greedy"
+
+
+class SelfConsistencySpec(Section):
+    """Majority vote with adaptive-consistency stopping (Aggarwal et al. 2023)."""
+
+    kind: Literal["self_consistency"] = "self_consistency"
+    min_samples: int = Field(1, ge=1, description="Every question gets these before any gets more")
+    max_samples: int = Field(40, ge=1, description="No question gets more than these")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Stop once the leader's posterior reaches this")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SelfConsistencySpec:
+        if self.min_samples > self.max_samples:
+            raise ValueError(f"min_samples ({self.min_samples}) must not exceed max_samples ({self.max_samples})")
+        return self
+
+
+StrategySpec = Annotated[GreedySpec | SelfConsistencySpec, Field(discriminator="kind")]
+
+
+class AnswerSpec(Section):
+    """How an answer is taken from a completion, and how two answers are compared."""
+
+    extract: Literal["last_number", "boxed", "regex", "choice", "json", "code", "text"] = "last_number"
+    pattern: str | None = Field(None, description="regex: the pattern; its first group is the answer")
+    field: str | None = Field(None, description="json: the field that holds the answer, dots for nesting")
+    choices: str = Field("ABCDE", description="choice: the letters allowed")
+    compare: Literal["exact", "numeric", "math"] = Field("exact", description="How an answer meets the reference")
+    tolerance: float = Field(1e-6, ge=0, description="numeric: relative tolerance")
+
+    @model_validator(mode="after")
+    def _complete(self) -> AnswerSpec:
+        if self.extract == "regex" and not self.pattern:
+            raise ValueError("extract: regex needs pattern")
+        if self.extract == "json" and not self.field:
+            raise ValueError("extract: json needs field")
+        if self.pattern is not None:
+            import re
+
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from None
+        return self
+
+
+class VerifierSpec(Section):
+    """A check of candidates against the reference."""
+
+    kind: Literal["exact", "numeric", "math"]
+    against: Literal["reference"] = "reference"
+    tolerance: float = Field(1e-6, ge=0, description="numeric: relative tolerance")
+    timeout: float = Field(5.0, gt=0, description="math: seconds a comparison may take")
+
+
+class BudgetSpec(Section):
+    """One budget for the whole dataset: a hard ceiling on computed tokens."""
+
+    tokens: int = Field(description="Completion tokens + uncached prompt tokens, aborted samples included", gt=0)
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = float(value.replace("_", ""))
+            except ValueError:
+                return value
+        if isinstance(value, float):
+            if not math.isfinite(value) or value != int(value):
+                raise ValueError("must be a whole number of tokens, like 50_000_000 or 5e7")
+            return int(value)
+        return value
+
+
+class ClusterSpec(Section):
+    """How the work is spread."""
+
+    workers: int = Field(1, ge=1, description="Worker actors, an engine each")
+    cpus_per_worker: float = Field(1.0, ge=0)
+    gpus_per_worker: float | None = Field(None, ge=0, description="Default: tensor_parallel on a CUDA build, else 0")
+    shard_size: int = Field(256, ge=1, description="Questions a shard; a shard is the unit of commit")
+    max_open_questions: int = Field(2048, ge=1, description="Open questions a worker holds in memory")
+    verifiers: int = Field(1, ge=1, description="Verifier actors")
+    max_attempts: int = Field(3, ge=1, description="Worker deaths a question may be part of before it is set aside")
+    max_worker_restarts: int = Field(8, ge=0, description="Restarts over the whole run before it gives up")
+    max_failed_fraction: float = Field(0.1, ge=0, le=1, description="More dead letters than this fail the run")
+
+
+class JobSpec(Section):
+    """A whole job. Only ``dataset``, ``budget`` and ``output`` are required."""
+
+    dataset: DatasetSpec
+    model: ModelSpec = ModelSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    strategy: StrategySpec = SelfConsistencySpec()
+    answer: AnswerSpec = AnswerSpec()
+    verifiers: list[VerifierSpec] = Field(default_factory=list)
+    budget: BudgetSpec
+    cluster: ClusterSpec = ClusterSpec()
+    output: str = Field(description="The run's directory: a local path or s3://bucket/prefix", min_length=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _room(self) -> JobSpec:
+        if self.sampling.max_tokens >= self.model.max_model_len:
+            raise ValueError(
+                f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
+                f"model.max_model_len ({self.model.max_model_len}), which also holds the prompt"
+            )
+        if self.verifiers and self.dataset.reference is None and not _is_gym(self.dataset):
+            raise ValueError("verifiers compare against the reference: set dataset.reference to its column")
+        return self
+
+
+def _is_gym(dataset: DatasetSpec) -> bool:
+    return isinstance(dataset.path, str) and dataset.path.startswith("reasoning_gym:")
+
+
+def load(path: str | Path, overrides: list[str] | None = None, output: str | None = None) -> JobSpec:
+    """Read and check a job file. ``overrides`` are ``a.b=value`` strings whose values are read as YAML.
+
+    Raises:
+        SpecError: the file is unreadable, no YAML mapping, or a field is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"cannot read the job file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"the job file {path} is not UTF-8 text") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"the job file {path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise SpecError(f"the job file {path} must be a mapping with dataset, budget and output")
+    for override in overrides or []:
+        _apply(raw, override)
+    if output is not None:
+        raw["output"] = output
+    return parse(raw)
+
+
+def parse(raw: dict[str, Any]) -> JobSpec:
+    """Check an already loaded job. Raises SpecError naming every wrong field."""
+    try:
+        return JobSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_explain(error)) from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name.strip():
+        raise SpecError(f"--set {override!r}: write it as field.subfield=value, for example budget.tokens=2e6")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SpecError(f"--set {override!r}: {text!r} is not a YAML value") from None
+    *parents, last = name.strip().split(".")
+    here = raw
+    for parent in parents:
+        below = here.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise SpecError(f"--set {override!r}: {parent} holds {below!r}, which has no fields")
+        here = below
+    here[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "job"
+        kind, value = problem["type"], problem.get("input")
+        if kind == "extra_forbidden":
+            lines.append(f"{where}: unknown field; remove it or mend its name (`ponder schema` lists all fields)")
+        elif kind == "missing":
+            lines.append(f"{where}: required, but missing; add it to the job file or use --set {where}=…")
+        else:
+            shown = repr(value) if not isinstance(value, dict) else "this section"
+            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {shown[:120]})")
+    return "the job file is not valid:\n  " + "\n  ".join(lines)

@@ -1,0 +1,1 @@
+"""Strategies: one file an algorithm, each reading like its paper."""
