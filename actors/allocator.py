@@ -10,10 +10,10 @@ from typing import Any
 
 import ray
 
-from budgets.market import Market, MarketStatus
-from budgets.messages import Reply, WorkerReport
+from budgets.market import Market
+from budgets.messages import MarketStatus, Reply, WorkerReport
 from pipeline.records import Shard
-from pipeline.recovery import restore_market
+from actors.recovery import restore_market
 from pipeline.store import Store
 
 
@@ -23,18 +23,20 @@ class AllocatorActor:
     def __init__(self, url: str, budget: int, shards: list[Shard]) -> None:
         self._store = Store.open(url)
         self._market: Market = restore_market(self._store, budget, shards)
+        self._samples: dict[str, int] = {}
 
     def sync(self, report: WorkerReport) -> Reply:
         """A worker's report; answered with grants, leases and the price."""
+        self._samples[report.worker] = report.samples
         return self._market.sync(report)
 
     def worker_lost(self, life: str) -> None:
         """A life ended without settling: what the journal proves is spent, the rest returns."""
         self._market.worker_lost(life, self._store.journal_spent().get(life, 0))
 
-    def status(self) -> MarketStatus:
-        """Where the market stands."""
-        return self._market.snapshot()
+    def status(self) -> tuple[MarketStatus, int]:
+        """Where the market stands, and how many samples all lives of this driver have drawn."""
+        return self._market.snapshot(), sum(self._samples.values())
 
 
 def start_allocator(url: str, budget: int, shards: list[Shard]) -> Any:

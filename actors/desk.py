@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class Desk:
 
     _heap: list[tuple[float, int, Ask]] = field(default_factory=list)
     _arrivals: int = 0
+    _worsts: Counter[int] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -50,22 +52,37 @@ class Desk:
     def add(self, ask: Ask) -> None:
         """Queue an ask."""
         self._arrivals += 1
+        self._worsts[ask.worst] += 1
         heapq.heappush(self._heap, (-ask.bid, self._arrivals, ask))
 
-    def best(self) -> Ask | None:
-        """The ask with the highest bid, left in place. Asks whose question gave up are dropped on the way."""
-        while self._heap:
-            ask = self._heap[0][2]
-            if not ask.paid.done():
-                return ask
-            heapq.heappop(self._heap)
-        return None
+    @property
+    def smallest_worst(self) -> int:
+        """The smallest worst case that waits, in tokens; 0 when nothing does."""
+        return min(self._worsts, default=0)
 
-    def take(self) -> Ask:
-        """Remove and return the best ask. Raises IndexError when there is none."""
-        if self.best() is None:
-            raise IndexError("the desk is empty")
-        return heapq.heappop(self._heap)[2]
+    def take(self, free: int, price: float) -> Ask | None:
+        """Remove and return the best ask that bids at least ``price`` and whose worst case fits ``free`` tokens.
+
+        One that does not fit does not block the next: its question waits for a larger grant.
+        """
+        passed: list[tuple[float, int, Ask]] = []
+        found = None
+        while self._heap and found is None and free >= self.smallest_worst > 0:
+            entry = heapq.heappop(self._heap)
+            ask = entry[2]
+            if ask.paid.done():
+                self._forget(ask)
+            elif ask.bid < price:
+                passed.append(entry)
+                break
+            elif ask.worst > free:
+                passed.append(entry)
+            else:
+                self._forget(ask)
+                found = ask
+        for entry in passed:
+            heapq.heappush(self._heap, entry)
+        return found
 
     def deny_below(self, price: float) -> int:
         """Refuse every ask that bids less than ``price``; returns how many."""
@@ -73,8 +90,9 @@ class Desk:
         for entry in self._heap:
             ask = entry[2]
             if ask.paid.done():
-                continue
-            if ask.bid < price:
+                self._forget(ask)
+            elif ask.bid < price:
+                self._forget(ask)
                 ask.paid.set_exception(BudgetDenied(price))
                 denied += 1
             else:
@@ -91,4 +109,10 @@ class Desk:
                 ask.paid.set_exception(BudgetDenied(math.inf))
                 denied += 1
         self._heap = []
+        self._worsts.clear()
         return denied
+
+    def _forget(self, ask: Ask) -> None:
+        self._worsts[ask.worst] -= 1
+        if not self._worsts[ask.worst]:
+            del self._worsts[ask.worst]

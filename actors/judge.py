@@ -12,8 +12,12 @@ from typing import Protocol
 
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
-from verifiers.contract import Verifier, checked
-from verifiers.registry import Comparer, make_verifier
+from verifiers.contract import Closable, Verifier, checked
+from verifiers.registry import Correctness, make_verifier
+
+
+# A whole question's check; single comparisons have their own, shorter limits.
+_BATCH_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,8 @@ class RuleJudge:
     """Runs the job's verifiers over a question's samples, each distinct answer once."""
 
     def __init__(self, spec: JobSpec) -> None:
-        self._verifiers: list[Verifier] = [checked(make_verifier(one, spec.answer)) for one in spec.verifiers]
-        self._comparer = Comparer(spec.answer)
+        self._verifiers: list[Verifier] = [checked(make_verifier(one, spec.answer), _BATCH_SECONDS) for one in spec.verifiers]
+        self._correctness = Correctness(spec.answer)
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
         """See ``Judge``."""
@@ -47,18 +51,11 @@ class RuleJudge:
             verdicts = await verifier(item, list(distinct.values()))
             for known, verdict in zip(distinct, verdicts, strict=True):
                 by_answer[known].append(verdict)
-        correct = await self._comparer.correct(answer, item.reference)
+        correct = await self._correctness.correct(answer, item.reference)
         return Judgement(tuple(tuple(by_answer[sample.answer]) for sample in samples), correct)
 
     async def close(self) -> None:
         """End helper processes of the verifiers."""
-        for verifier in self._verifiers:
-            await close_verifier(verifier)
-        await self._comparer.close()
-
-
-async def close_verifier(verifier: Verifier) -> None:
-    """Close a verifier that has something to close."""
-    close = getattr(verifier, "close", None)
-    if close is not None:
-        await close()
+        for closing in (*self._verifiers, self._correctness):
+            if isinstance(closing, Closable):
+                await closing.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from actors.desk import Ask
 from actors.engines.base import Prompt
+from budgets.value import ExpectedTokens
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample
 from pipeline.spec import JobSpec
@@ -40,10 +41,6 @@ class Terms:
     prior_tokens: Callable[[], float]
 
 
-# How many samples' worth of trust the dataset-wide mean has against a question's own samples.
-_PRIOR_WEIGHT = 2.0
-
-
 @dataclass
 class QuestionSession:
     """The ``Session`` of one question. ``journal`` maps (prompt_key, sample_index) to samples already paid for."""
@@ -57,6 +54,7 @@ class QuestionSession:
     attempt: int = 0
     drawn: list[Sample] = field(default_factory=list)
     price: float = 0.0
+    _cost: ExpectedTokens = field(default_factory=ExpectedTokens)
     _next: dict[str, int] = field(default_factory=dict)
     _open: list[Ask] = field(default_factory=list)
 
@@ -67,18 +65,16 @@ class QuestionSession:
 
     @property
     def expected_tokens(self) -> float:
-        """Shrunk mean: this question's own samples, pulled towards the dataset's while there are few."""
-        spent = sum(sample.billed_tokens for sample in self.drawn)
-        prior = self.terms.prior_tokens()
-        return max(1.0, (spent + _PRIOR_WEIGHT * prior) / (len(self.drawn) + _PRIOR_WEIGHT))
+        """See ``budgets.value.ExpectedTokens``."""
+        return self._cost.mean(self.terms.prior_tokens())
 
     async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
         """See ``strategies.base.Session.sample``."""
         heat = self.terms.spec.sampling.temperature if temperature is None else temperature
         key = prompt_key(self.terms.spec, self.prompt, heat)
-        start = self._next.get(key, 0)
-        found: list[Sample | None] = [self.journal.get((key, index)) for index in range(start, start + n)]
-        asks = {i: self._ask(key, start + i, heat, value) for i, sample in enumerate(found) if sample is None}
+        indices = self._indices(key, n)
+        found: list[Sample | None] = [self.journal.get((key, index)) for index in indices]
+        asks = {i: self._ask(key, indices[i], heat, value) for i, sample in enumerate(found) if sample is None}
         if asks and value < self.min_value:
             raise BudgetDenied(self.min_value)
         self._open = list(asks.values())
@@ -105,8 +101,11 @@ class QuestionSession:
             self.price = denied.price
             if not samples:
                 raise denied
-        self._next[key] = start + len(samples)
+        if samples:
+            self._next[key] = samples[-1].sample_index + 1
         self.drawn.extend(samples)
+        for sample in samples:
+            self._cost.add(sample.billed_tokens)
         return samples
 
     def cancel(self) -> None:
@@ -114,6 +113,17 @@ class QuestionSession:
         for ask in self._open:
             if ask.request_id and not ask.paid.done():
                 self.terms.cancel(ask.request_id)
+
+    def _indices(self, key: str, n: int) -> list[int]:
+        """The next ``n`` sample indices; those cut by an interruption of the run are passed over, nobody chose to."""
+        indices: list[int] = []
+        index = self._next.get(key, 0)
+        while len(indices) < n:
+            known = self.journal.get((key, index))
+            if known is None or known.finish_reason != "interrupted":
+                indices.append(index)
+            index += 1
+        return indices
 
     def _ask(self, key: str, index: int, temperature: float, value: float) -> Ask:
         worst = len(self.prompt.token_ids) + self.terms.spec.sampling.max_tokens
@@ -134,8 +144,8 @@ class QuestionSession:
     def _give_up(self) -> None:
         """The strategy went away in mid-call: withdraw what waits, abort what runs. Nothing to do otherwise."""
         for ask in self._open:
-            if not ask.paid.done():
-                if ask.request_id:
-                    self.terms.cancel(ask.request_id)
-                ask.paid.cancel()
+            # Cancelling a gather cancels what it waits for: a cancelled future is a sample nobody wants any more.
+            if ask.request_id and (ask.paid.cancelled() or not ask.paid.done()):
+                self.terms.cancel(ask.request_id)
+            ask.paid.cancel()
         self._open = []

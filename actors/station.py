@@ -25,8 +25,9 @@ from actors.session import QuestionSession, Terms
 from actors.shard_run import Admission, ShardRun
 from budgets.curve import DemandCurve
 from budgets.messages import Reply, ShardLease, WorkerReport
-from budgets.wallet import Settlement, Wallet
-from pipeline.errors import BudgetDenied, EngineError, RequestRejected, StoreError
+from budgets.value import ExpectedTokens
+from budgets.wallet import Wallet
+from pipeline.errors import BudgetDenied, EngineError, RequestRejected, RunFailed, StoreError
 from pipeline.records import Item, Sample, Shard
 from pipeline.source import read_shard
 from pipeline.spec import JobSpec
@@ -56,8 +57,6 @@ class Station:
         self._canonical = canonical_for(spec.answer)
         self._desk, self._wallet, self._log = Desk(), Wallet(), Logbook(store, life)
         self._runs: dict[int, ShardRun] = {}
-        self._settlements: dict[str, Settlement] = {}
-        self._grants: set[str] = set()
         self._running: dict[str, Ask] = {}
         self._fresh: deque[Admission] = deque()
         self._suspects: deque[Admission] = deque()
@@ -67,10 +66,11 @@ class Station:
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
         self._seq = 0
-        self._tokens, self._landed = float(spec.sampling.max_tokens), 1
+        self._cost = ExpectedTokens()
+        self._price = 0.0
         self._started = time.monotonic()
         self._stopping = False
-        self._terms = Terms(spec, self._submit, engine.cancel, lambda: self._tokens / self._landed)
+        self._terms = Terms(spec, self._submit, engine.cancel, lambda: self._cost.mean(spec.sampling.max_tokens))
 
     async def run(self, sync: Sync) -> None:
         """Work until done or ``stop``. Raises StoreError or EngineError; open shards are then left to others."""
@@ -113,31 +113,34 @@ class Station:
 
     def _report(self) -> WorkerReport:
         self._seq += 1
-        curve = DemandCurve()
-        smallest = largest = 0
+        curve, largest = DemandCurve(), 0
         for ask in self._desk:
             if not ask.paid.done():
                 curve.add(ask.bid, ask.worst)
-                smallest = min(smallest or ask.worst, ask.worst)
                 largest = max(largest, ask.worst)
-        keep = largest * self._idle_slots() if smallest else 0
-        for settlement in self._wallet.take_settlements(keep):
-            self._settlements[settlement.grant_id] = settlement
+        # What idles in a wallet is missing elsewhere: keep what the free slots can start, all of it back when stuck.
+        stuck = not self._running and not self._startable()
+        self._wallet.take_settlements(0 if stuck else largest * self._idle_slots())
         return WorkerReport(
             worker=self._life,
             seq=self._seq,
-            acked_grants=tuple(sorted(self._grants)),
-            settlements=tuple(self._settlements.values()),
+            acked_grants=self._wallet.held_grants,
+            settlements=self._wallet.settlements,
             spent=self._wallet.spent,
             free=self._wallet.free,
-            demand=tuple(curve.to_pairs()),
-            smallest_worst=smallest,
+            demand=curve.to_pairs(),
+            smallest_worst=self._desk.smallest_worst,
             worst=largest,
             inflight=len(self._running),
             capacity=self._idle_slots(),
             shards=tuple(run.state() for run in self._runs.values()),
             wants_shards=self._wanted(),
+            samples=self._cost.count,
         )
+
+    def _startable(self) -> bool:
+        smallest = self._desk.smallest_worst
+        return bool(smallest) and self._wallet.free >= smallest
 
     def _wanted(self) -> int:
         room = self._spec.cluster.max_open_questions - sum(run.open_count for run in self._runs.values())
@@ -147,13 +150,11 @@ class Station:
         return 1 if room >= self._spec.cluster.shard_size or not self._runs else 0
 
     def _apply(self, reply: Reply) -> None:
-        for grant_id in reply.acked_settlements:
-            self._settlements.pop(grant_id, None)
+        if reply.reset:
+            raise RunFailed("the allocator does not know this worker any more; run the same command again to go on")
+        self._wallet.acknowledge(reply.acked_settlements)
         for grant in reply.grants:
-            if grant.grant_id not in self._grants:
-                self._grants.add(grant.grant_id)
-                self._wallet.add(grant)
-        # An acknowledged grant is not repeated: what the reply no longer carries need not be remembered for long.
+            self._wallet.add(grant)
         for shard_id in reply.acked_commits:
             self._runs.pop(shard_id, None)
         for lease in reply.open_shards:
@@ -163,6 +164,7 @@ class Station:
                     lease.shard_id, lease.generation, lease.min_value, (), {}, {}, total=self._shards[lease.shard_id].items
                 )
                 self._spawn(self._open(lease))
+        self._price = reply.price
         if reply.dry:
             self._desk.deny_all()
         elif reply.deny_below > 0:
@@ -271,15 +273,14 @@ class Station:
         return max(0, self._engine.capacity - len(self._running))
 
     def _pump(self) -> None:
-        """Start the best bids while slots and money last. Strictly by bid: a cheaper, worse bid never overtakes."""
+        """Start the best bids, at the price or above it, while slots and money last."""
         while self._idle_slots() > 0 and not self._stopping:
-            ask = self._desk.best()
+            ask = self._desk.take(self._wallet.free, self._price)
             if ask is None:
+                if self._desk:
+                    self._wake.set()
                 return
-            if not self._wallet.reserve(ask.worst):
-                self._wake.set()
-                return
-            self._desk.take()
+            self._wallet.reserve(ask.worst)
             ask.request_id = f"{self._life}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
             self._running[ask.request_id] = ask
             self._spawn(self._generate(ask))
@@ -299,8 +300,7 @@ class Station:
         sample = self._sample(ask, completion, time.monotonic() - began)
         self._wallet.settle(ask.worst, sample.billed_tokens)
         del self._running[ask.request_id]
-        self._tokens += sample.billed_tokens
-        self._landed += 1
+        self._cost.add(sample.billed_tokens)
         self._log.add(ask.shard_id, sample)
         run = self._runs.get(ask.shard_id)
         if run is not None:
@@ -323,7 +323,7 @@ class Station:
             completion_tokens=completion.completion_tokens,
             mean_logprob=completion.mean_logprob,
             min_group_confidence=completion.min_group_confidence,
-            finish_reason=completion.finish_reason,
+            finish_reason="interrupted" if aborted and self._stopping else completion.finish_reason,
             attempt=ask.attempt,
             seconds=seconds,
             writer=self._life,

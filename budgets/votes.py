@@ -18,6 +18,9 @@ _EXACT_UP_TO = 1000
 _TINY = 1e-300
 _EPSILON = 1e-15
 _MAX_TERMS = 10_000
+_SIMPSON_STEPS = 160
+_SIMPSON_SIGMAS = 9.0
+"""The integral runs this many standard deviations either side of the leader's mean: what is left out is < 1e-9."""
 
 
 class Tally:
@@ -159,6 +162,46 @@ def _beta_fraction(a: float, b: float) -> float:
         if abs(step - 1.0) < _EPSILON:
             break
     return fraction
+
+
+def p_mode(counts: tuple[float, ...]) -> float:
+    """Posterior that the largest of ``counts`` (votes >= 0 of three or more answers) is the mode of all of them.
+
+    The mass of Dirichlet(counts + 1) where the leader is largest (Aggarwal et al. 2023, §3, Dirichlet form). A
+    Dirichlet draw is independent gamma draws scaled to sum 1, so this is one integral over the leader's gamma
+    density of the product of the rivals' distribution functions; a fixed Simpson rule gives about six digits.
+    """
+    return _p_mode(tuple(sorted(counts, reverse=True)))
+
+
+@lru_cache(maxsize=1 << 14)
+def _p_mode(counts: tuple[float, ...]) -> float:
+    shape = counts[0] + 1.0
+    spread = _SIMPSON_SIGMAS * math.sqrt(shape)
+    low, high = max(0.0, shape - spread), shape + spread + _SIMPSON_SIGMAS
+    step = (high - low) / _SIMPSON_STEPS
+    total = 0.0
+    for i in range(_SIMPSON_STEPS + 1):
+        x = low + i * step
+        if x <= 0.0:
+            continue
+        height = math.exp((shape - 1.0) * math.log(x) - x - math.lgamma(shape))
+        for rival in counts[1:]:
+            height *= _gamma_below(rival + 1.0, x)
+        total += height * (1 if i in (0, _SIMPSON_STEPS) else 4 if i % 2 else 2)
+    return min(1.0, total * step / 3.0)
+
+
+def _gamma_below(a: float, x: float) -> float:
+    """P(a, x), the regularised lower incomplete gamma function, by its power series (DLMF 8.11.4): x > 0, a >= 1."""
+    log_front = a * math.log(x) - x - math.lgamma(a + 1.0)
+    term = total = 1.0
+    for k in range(1, _MAX_TERMS):
+        term *= x / (a + k)
+        total += term
+        if term < total * _EPSILON:
+            break
+    return min(1.0, math.exp(log_front + math.log(total)))
 
 
 def _away_from_zero(value: float) -> float:

@@ -178,7 +178,7 @@ class S3Files:
     """A prefix of an S3 bucket, through s3fs. Safe in threads; one client a ``S3Files``, opened at first use."""
 
     def __init__(self, location: str) -> None:
-        bucket, *parts = [part for part in location.split("/") if part] or [""]
+        bucket, *parts = [part for position, part in enumerate(location.split("/")) if part or position == 0]
         if not bucket or ".." in parts or "." in parts:
             raise UsageError(f"output 's3://{location}': write it as s3://bucket/prefix")
         # Empty parts are dropped: servers disagree about keys with `//`.

@@ -46,7 +46,7 @@ class Journal:
         self._files = files
 
     def append(self, shard_id: int, samples: Sequence[Sample], writer: str, seq: int) -> None:
-        """Make ``samples`` durable. ``seq`` is this writer's and never reused for other samples; no samples: no object."""
+        """Make ``samples`` durable. ``seq`` is never reused by this writer; without samples no object is written."""
         if samples:
             path = f"{_folder(shard_id)}/{checked(writer)}-{seq:06d}.parquet"
             self._create(path, encode(Sample, samples, path))
@@ -54,7 +54,7 @@ class Journal:
     def read(self, shard_id: int) -> list[Sample]:
         """The shard's samples, one a (item_id, sample_index, prompt_key, parent), ordered by these.
 
-        Where a sample was paid for more than once, the first by (attempt, writer) stands: the same one for every reader.
+        Where one was paid for more than once, the first by (attempt, writer) stands: the same for every reader.
         """
         paths = [path for path in self._files.list(_folder(shard_id)) if _SAMPLES.fullmatch(path)]
         found = [sample for part in in_parallel(self._read_samples, paths) for sample in part]
@@ -148,17 +148,24 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
     """
     data = read_existing(files, path)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
 
 
 def read_json(files: Files, path: str) -> dict[str, Any]:
-    """A JSON object of the run. Raises StoreError where it is missing or not JSON."""
+    """A JSON object of the run. Raises StoreError where it is missing or no JSON object."""
+    return parse_json(files, path, read_existing(files, path))
+
+
+def parse_json(files: Files, path: str, data: bytes) -> dict[str, Any]:
+    """``data``, read at ``path``, as a JSON object. Raises StoreError where it is none."""
     try:
-        value: dict[str, Any] = json.loads(read_existing(files, path))
+        value = json.loads(data)
     except ValueError as error:
         raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{files.url}/{path} is corrupt: it holds no JSON object; restore it, or begin a new run")
     return value
 
 

@@ -65,7 +65,7 @@ def compile_template(text: str | None) -> PromptTemplate:
 
     text = DEFAULT_TEMPLATE if text is None else text
     # Prompts are not HTML: escaping would put &lt; before the model.
-    environment = SandboxedEnvironment(undefined=StrictUndefined, finalize=_printed, autoescape=False)  # noqa: S701
+    environment = SandboxedEnvironment(undefined=StrictUndefined, finalize=_printed, autoescape=False)
     try:
         tree = environment.parse(text)
         template = environment.from_string(text)

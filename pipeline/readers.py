@@ -1,9 +1,8 @@
-"""Files of a dataset as rows: Parquet by row group, JSON Lines and CSV line by line, local or on S3.
+"""Files of a dataset as rows: Parquet by row group, JSON Lines and CSV line by line.
 
 Promises: a row's number within its file never depends on where reading starts; a malformed row is yielded as such and
-not raised; no file is held in memory; every failure of a whole file is a ``SourceError``. Owns the file formats, the
-JSON form of their values, and the object store's settings, which come from the environment alone
-(``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``). May not know what a column means.
+not raised; no file is held in memory; every failure of a whole file is a ``SourceError``. Owns the file formats and
+the JSON form of their values. May not know what a column means.
 
 Rows are counted from 0. Blank lines do not count; malformed lines do.
 """
@@ -14,11 +13,8 @@ import base64
 import bisect
 import csv
 import datetime
-import glob
-import io
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,13 +23,11 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from pipeline.errors import SourceError
+from pipeline.source_files import opened, version_of
 
-FORMATS = (".parquet", ".jsonl", ".csv")
 MAX_DEPTH = 100
 """Nesting of a JSON row; a deeper one would exhaust the stack of whoever walks it."""
 _BATCH_ROWS = 1024
-_REMOTE_BLOCK = 4 * 2**20
-"""Bytes fetched at once from S3. Its client's default, 50 MB, would be paid again for every small shard."""
 
 Observe = Callable[[bytes], object]
 
@@ -48,29 +42,13 @@ class Row:
     raw: bytes = b""
 
 
-def find_files(patterns: str | list[str]) -> tuple[str, ...]:
-    """Absolute paths or s3:// URLs of all files, in the order of the patterns; what one glob matches is sorted.
-
-    Raises:
-        SourceError: a pattern matches nothing, or a match is empty, named twice, or of no known format.
-    """
-    listed = [patterns] if isinstance(patterns, str) else patterns
-    paths = [path for pattern in listed for path in _expand(pattern)]
-    if not paths:
-        raise SourceError("dataset.path: [] names no file; give at least one path")
-    path, times = Counter(paths).most_common(1)[0]
-    if times > 1:
-        raise SourceError(f"dataset.path: {path} is named {times} times; name it once, or its rows would be repeated")
-    return tuple(paths)
-
-
 def read_columns(path: str) -> tuple[str, ...] | None:
     """Names of a file's columns, or None for JSON Lines, where each row has its own."""
     if path.lower().endswith(".parquet"):
         with _parquet(path) as source:
             return tuple(source.schema_arrow.names)
     if path.lower().endswith(".csv"):
-        with _opened(path) as file:
+        with opened(path) as file:
             return _CsvRecords(path, file, None).header
     return None
 
@@ -129,102 +107,6 @@ def text_of(value: Any) -> str | None:
     return (value if isinstance(value, str) else canonical(value)) or None
 
 
-# --- finding and opening -------------------------------------------------------------------------------------------
-
-
-def _expand(pattern: str) -> list[str]:
-    remote = pattern.startswith("s3://")
-    if ("://" in pattern and not remote) or "::" in pattern or not pattern:
-        raise SourceError(
-            f"dataset.path: {pattern!r} is no path Ponder reads; give a local path, s3://bucket/key, or "
-            "reasoning_gym:TASK alone"
-        )
-    with _reading(pattern):
-        fs, name = _filesystem(pattern)
-        fs.invalidate_cache()
-        try:
-            infos = [fs.info(name)]
-        except FileNotFoundError:
-            found = fs.glob(name, detail=True) if glob.has_magic(name) else {}
-            infos = [found[key] for key in sorted(found)]
-            infos = [info for info in infos if info["type"] == "file"]
-            if remote and not infos:
-                _check_bucket(fs, name.split("/")[0])
-    if not infos:
-        raise SourceError(f"dataset.path: {pattern!r} matches no file; mend the path or the glob")
-    return [_checked(info, "s3://" if remote else "") for info in infos]
-
-
-def _check_bucket(fs: Any, bucket: str) -> None:
-    # A glob is silent about a bucket that is missing or refuses: it just matches nothing.
-    try:
-        fs.info(bucket)
-    except FileNotFoundError:
-        raise SourceError(
-            f"dataset.path: the bucket {bucket!r} does not exist; mend its name, or AWS_ENDPOINT_URL where another "
-            "store is meant"
-        ) from None
-
-
-def _checked(info: dict[str, Any], scheme: str) -> str:
-    path = scheme + str(info["name"])
-    if info["type"] != "file":
-        raise SourceError(f"dataset.path: {path} is a directory; name its files, for example {path}/*.parquet")
-    if not path.lower().endswith(FORMATS):
-        raise SourceError(
-            f"dataset.path: {path} is of no known type; files must end in {', '.join(FORMATS)}, so narrow the glob or "
-            "convert the file"
-        )
-    if not info["size"]:
-        raise SourceError(f"dataset.path: {path} is empty (0 bytes); write it again, or leave it out")
-    return path
-
-
-def _filesystem(path: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    fs, name = url_to_fs(path)
-    return fs, str(name)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    with _reading(path):
-        if not path.startswith("s3://"):
-            with open(path, "rb") as local:
-                yield local
-            return
-        fs, name = _filesystem(path)
-        with fs.open(name, "rb", block_size=_REMOTE_BLOCK) as remote:
-            # The client's own readline copies a whole block for every line.
-            yield io.BufferedReader(remote, 2**20)
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turns what local disks and S3 raise into a ``SourceError`` that says what to mend."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise SourceError(f"dataset.path: {path} does not exist; mend the path") from None
-    except PermissionError as error:
-        mend = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and that they may list and read"
-        if not path.startswith("s3://"):
-            mend = "check the file's permissions"
-        raise SourceError(f"dataset.path: reading {path} was refused ({error}); {mend}") from None
-    except (OSError, *_s3_errors(path)) as error:
-        mend = "check AWS_ENDPOINT_URL and the credentials in the environment" if "s3://" in path else "check the disk"
-        raise SourceError(f"dataset.path: cannot read {path}: {error}; {mend}") from None
-
-
-def _s3_errors(path: str) -> tuple[type[Exception], ...]:
-    if not path.startswith("s3://"):
-        return ()
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return (BotoCoreError, ClientError)
-
-
 # --- JSON Lines and CSV --------------------------------------------------------------------------------------------
 
 _BOOKMARKS: dict[str, list[tuple[int, int]]] = {}
@@ -232,16 +114,8 @@ _BOOKMARKS: dict[str, list[tuple[int, int]]] = {}
 worker takes a file's shards in rising order, and would otherwise pass over all earlier lines again for each of them."""
 
 
-def _version(path: str) -> str:
-    if path.startswith("s3://"):
-        fs, name = _filesystem(path)
-        return f"{path} {fs.ukey(name)}"
-    status = os.stat(path)
-    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-
-
 def _bookmark_before(version: str, row: int) -> tuple[int, int]:
-    marks = _BOOKMARKS.get(version, [])
+    marks = _BOOKMARKS.get(version, []) if row else []
     place = bisect.bisect_right(marks, (row, sys.maxsize))
     return marks[place - 1] if place else (0, 0)
 
@@ -254,8 +128,8 @@ def _set_bookmark(version: str, row: int, offset: int) -> None:
 
 
 def _jsonl_rows(path: str, start: int, stop: int | None, observe: Observe | None) -> Iterator[Row]:
-    with _opened(path) as file:
-        version = _version(path)
+    with opened(path) as file:
+        version = version_of(path)
         number, offset = _bookmark_before(version, start)
         file.seek(offset)
         while (stop is None or number < stop) and (line := file.readline()):
@@ -335,8 +209,8 @@ class _CsvRecords:
 
 
 def _csv_rows(path: str, start: int, stop: int | None, observe: Observe | None) -> Iterator[Row]:
-    with _opened(path) as file:
-        version = _version(path)
+    with opened(path) as file:
+        version = version_of(path)
         records = _CsvRecords(path, file, observe)
         number, offset = _bookmark_before(version, start)
         if number:
@@ -367,7 +241,7 @@ def _parquet(path: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             yield pq.ParquetFile(file, pre_buffer=True)
         except (pa.ArrowException, ValueError, OSError) as error:

@@ -6,13 +6,15 @@ samples agree; open it again to see more. Reads only; loads neither ray, torch n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.dataset
 
+from pipeline.commits import KINDS, Commit
 from pipeline.records import columns_of
-from pipeline.store import KINDS, Commit, RunInfo, Store
+from pipeline.store import RunInfo, Store
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,21 @@ class Run:
         """``pyarrow.dataset.Dataset`` of ``DeadLetter`` rows, one a question without an answer."""
         return self._dataset("dead_letters")
 
+    def shard_answers(self, shard_id: int) -> Any:
+        """``answers`` of one committed shard."""
+        return self._dataset("answers", [shard_id])
+
     def paths(self, kind: str) -> list[str]:
-        """Full URLs of the committed files of ``kind`` (a key of ``store.KINDS``), for pandas, DuckDB or Ray Data."""
+        """Full URLs of the committed files of ``kind`` (a key of ``commits.KINDS``), for pandas, DuckDB or Ray Data."""
         return [f"{self.store.url}/{path}" for path in self._files(kind)]
 
-    def _files(self, kind: str) -> list[str]:
-        return [commit.files[kind] for _, commit in sorted(self.commits.items()) if kind in commit.files]
+    def _files(self, kind: str, shards: Sequence[int] | None = None) -> list[str]:
+        chosen = [self.commits[shard_id] for shard_id in (sorted(self.commits) if shards is None else shards)]
+        return [commit.files[kind] for commit in chosen if kind in commit.files]
 
-    def _dataset(self, kind: str) -> Any:
+    def _dataset(self, kind: str, shards: Sequence[int] | None = None) -> Any:
         schema = columns_of(KINDS[kind])
-        files = self._files(kind)
+        files = self._files(kind, shards)
         if not files:
             return pyarrow.dataset.dataset(schema.empty_table())
         filesystem, root = self.store.files.arrow()

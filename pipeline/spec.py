@@ -105,7 +105,7 @@ class AnswerSpec(Section):
     field: str | None = Field(None, description="json: the field that holds the answer, dots for nesting")
     choices: str = Field("ABCDE", description="choice: the letters allowed")
     compare: Literal["exact", "numeric", "math"] = Field("exact", description="How an answer meets the reference")
-    tolerance: float = Field(1e-6, ge=0, description="numeric: relative tolerance")
+    tolerance: float = Field(1e-6, ge=0, allow_inf_nan=False, description="numeric: relative tolerance")
 
     @model_validator(mode="after")
     def _complete(self) -> AnswerSpec:
@@ -128,7 +128,7 @@ class VerifierSpec(Section):
 
     kind: Literal["exact", "numeric", "math"]
     against: Literal["reference"] = "reference"
-    tolerance: float = Field(1e-6, ge=0, description="numeric: relative tolerance")
+    tolerance: float = Field(1e-6, ge=0, allow_inf_nan=False, description="numeric: relative tolerance")
     timeout: float = Field(5.0, gt=0, description="math: seconds a comparison may take")
 
 

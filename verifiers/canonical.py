@@ -166,13 +166,13 @@ def _peel(text: str) -> str:
         if wrapped and left not in inner.strip("$"):
             return inner
     opened = _WRAPPER.match(text)
-    if opened and closing_brace(text, opened.end()) == len(text) - 1:
+    if opened and _closing_brace(text, opened.end()) == len(text) - 1:
         return text[opened.end() : -1]
     letter = _LETTER.fullmatch(text)
     return letter[1] if letter else text
 
 
-def closing_brace(text: str, start: int) -> int | None:
+def _closing_brace(text: str, start: int) -> int | None:
     """Where the brace closes that was opened just before ``start``; ``\\{`` and ``\\}`` are text. None: nowhere."""
     depth = 1
     for token in _BRACE.finditer(text, start):

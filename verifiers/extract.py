@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,6 @@ import regex  # type: ignore[import-untyped]
 
 from pipeline.errors import SpecError
 from pipeline.spec import AnswerSpec
-from verifiers.canonical import canonical
 
 Extractor = Callable[[str], str | None]
 
@@ -28,20 +28,22 @@ TAIL = 400
 """Characters at the end of a completion in which a lone letter may stand as the choice."""
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-_PLAIN = rf"(?:{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_PLAIN = rf"(?:{_DIGITS}(?:\.[0-9]+)?|(?<![.0-9])\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _NUMBER = re.compile(
     rf"""
     (?P<sign>(?<![\w)\]}}])[-+])?
     (?:
         \\[dtc]?frac\{{(?P<over>[-+]?{_PLAIN})\}}\{{(?P<under>[-+]?{_PLAIN})\}}
-      | (?P<glued>(?<=[^\W0-9])|(?<=_))?(?P<plain>{_PLAIN}(?:\ ?/\ ?{_PLAIN})?)
+      | (?P<glued>(?<=[^\W0-9]))?(?P<plain>{_PLAIN}(?:\ ?/\ ?{_PLAIN})?)
     )
     """,
     re.VERBOSE,
 )
-_BOX = re.compile(r"(?P<box>\\[bf]?box(?:ed)? {0,3}\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_JSON_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}]')
-_FENCE = re.compile(r" {0,3}(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
+_COMMAND = re.compile(r"\\[A-Za-z]{1,12}\Z")
+_BOX = re.compile(r"(?P<box>\\(?:boxed|fbox)\s{0,3}\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+# A string's end is optional, so that a lone quote costs one pass, not one from every quote after it.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[{}]')
+_FENCE = re.compile(r"\s*+(?P<marks>`{3,}+|~{3,}+)(?P<info>[^`]*)")
 
 
 def make_extractor(spec: AnswerSpec) -> Extractor:
@@ -63,23 +65,23 @@ def last_number(text: str) -> str | None:
     """The last number: sign, thousands commas, decimals, exponent, or a fraction such as 3/4 (kept as one).
 
     ``1 000`` is two numbers. A percent sign is left behind. A number glued to a word's end (``x2``) counts only where
-    there is no other.
+    there is no other; after a LaTeX command (``\\approx5``) it is free.
     """
     text = text.replace("−", "-").replace("{,}", ",").replace(r"\!", "").replace(r"\,", "")
     free: re.Match[str] | None = None
     glued: re.Match[str] | None = None
     for found in _NUMBER.finditer(text):
-        if found["glued"] is None:
+        if found["glued"] is None or _COMMAND.search(text, max(0, found.start() - 13), found.start()):
             free = found
         else:
             glued = found
-    found_last = free or glued
-    if found_last is None:
+    last = free or glued
+    if last is None:
         return None
-    sign = "-" if found_last["sign"] == "-" else ""
-    if found_last["over"] is not None:
-        return f"{sign}{found_last['over']}/{found_last['under']}"
-    return sign + found_last["plain"].replace(" ", "")
+    sign = "-" if last["sign"] == "-" else ""
+    if last["over"] is not None:
+        return f"{sign}{last['over']}/{last['under']}"
+    return sign + last["plain"].replace(" ", "")
 
 
 def last_boxed(text: str) -> str | None:
@@ -129,48 +131,44 @@ def _regex(pattern: str | None) -> Extractor:
     group = min(1, compiled.groups)
 
     def extract(text: str) -> str | None:
-        last = None
         try:
-            for last in compiled.finditer(text, timeout=REGEX_SECONDS):
-                pass
+            found = _last(compiled.finditer(text, timeout=REGEX_SECONDS))
         except TimeoutError:
             return None
-        answer: str | None = last and last[group]
-        return answer.strip() or None if answer else None
+        return None if found is None else (found[group] or "").strip() or None
 
     return extract
 
 
 def _choice(choices: str) -> Extractor:
-    letters = {letter.casefold(): letter for letter in choices}
-    bare = f"[{re.escape(choices)}]"
-    any_case = f"[{re.escape(choices)}{re.escape(choices.swapcase())}]"
+    letters = {letter.casefold(): letter for letter in choices if not letter.isspace()}
+    if not letters:
+        raise SpecError(f"answer.choices: {choices!r} names no letter; write the allowed letters, like ABCD")
+    cases = {case for letter in choices for case in (letter, letter.lower(), letter.upper())}
+    # Only in brackets is a small letter surely a choice: "the answer is a bit …".
+    any_case = f"[{re.escape(''.join(sorted(case for case in cases if case.casefold() in letters)))}]"
+    bare = f"[{re.escape(''.join(letters.values()))}]"
     letter = rf"(?:[(\[] ?(?P<round>{any_case}) ?[)\]]|(?P<bare>{bare})(?![\w'’]))"
-    decoration = r"[\s*_$`\"]{0,8}"
+    around = r"[\s*_$`\"]{0,8}"
     stated = re.compile(
-        r"(?i:\banswer)[*_]{0,3}\s{0,3}(?:(?i:is|would be|should be|must be)\s{0,3}:?|:|=)"
-        rf"{decoration}(?i:(?:option|choice|letter)\s{{1,3}})?(?:\\[a-z]{{1,8}}\{{){{0,3}}{decoration}{letter}"
+        r"(?i:\banswer)[*_]{0,3}\s{0,3}(?:(?i:is|would be|should be|must be)\s{0,3}:?|[:=])"
+        rf"{around}(?i:(?:option|choice|letter)\s{{1,3}})?(?:\\[a-z]{{1,8}}\{{){{0,3}}{around}{letter}"
     )
-    colon = re.compile(stated.pattern.replace(r"(?:(?i:is|would be|should be|must be)\s{0,3}:?|:|=)", "[:=]"))
-    last = re.compile(rf"(?:^|[\s*_$`\"{{]){letter}[.\s*_$`\"}}]*\Z")
+    boxed = re.compile(rf"(?:\\[a-z]{{1,8}}\{{){{0,2}}[(\[]? ?(?P<round>{any_case})(?P<bare>)(?=[ )\].:}}]|\Z)")
+    alone = re.compile(rf"(?:\A|[\s*_$`\"{{]){letter}[.)\]\s*_$`\"}}]*\Z")
 
     def extract(text: str) -> str | None:
-        found = _last(stated, text)
-        if found is None:
-            boxed = canonical(last_boxed(text)) or ""
-            if boxed.casefold() in letters:
-                return letters[boxed.casefold()]
-            found = last.search(text.rstrip()[-TAIL:])
+        found = (
+            _last(stated.finditer(text)) or boxed.match(last_boxed(text) or "") or alone.search(text.rstrip()[-TAIL:])
+        )
         return letters[(found["round"] or found["bare"]).casefold()] if found else None
 
     return extract
 
 
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = None
-    for found in pattern.finditer(text):
-        pass
-    return found
+def _last(matches: Iterator[Any]) -> Any:
+    """The last match, or None."""
+    return next(iter(deque(matches, maxlen=1)), None)
 
 
 def _json(path: str) -> Extractor:
@@ -208,18 +206,16 @@ def _pairs(text: str) -> list[tuple[int, int]]:
     """All balanced brace pairs ``[start, stop)`` in order of their end. Braces in strings inside a pair are text."""
     pairs: list[tuple[int, int]] = []
     opened: list[int] = []
-    position = 0
-    token_at = _JSON_TOKEN
-    while (token := token_at.search(text, position)) is not None:
+    position = text.find("{")
+    while position >= 0 and (token := _JSON_TOKEN.search(text, position)) is not None:
         position = token.end()
         if token[0] == "{":
             opened.append(token.start())
         elif token[0] == "}":
-            if opened:
-                pairs.append((opened.pop(), token.end()))
-        elif not opened:
-            # A quote in prose, not a JSON string: what follows it still counts.
-            position = token.start() + 1
+            pairs.append((opened.pop(), position))
+        if not opened:
+            # Quotes in the prose between two objects open no string.
+            position = text.find("{", position)
     return pairs
 
 

@@ -169,7 +169,7 @@ def _arguments(spec: JobSpec, model: str) -> dict[str, Any]:
 
 
 def _reduce(output: Any) -> Completion:
-    """A vLLM RequestOutput as a Completion. A cached prompt still costs its last token: vLLM computes that anew."""
+    """A vLLM RequestOutput as a Completion."""
     best = output.outputs[0]
     count = len(best.token_ids)
     confidences = []

@@ -1,0 +1,44 @@
+"""The market of a run as its directory proves it: there is no second source of truth.
+
+Spent is what the journal holds, repetitions included. Committed shards bring their parked demand back, read from the
+answers that ran out of budget, so that a resume or a larger budget goes on with the best of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow.compute as pc
+
+from budgets.curve import DemandCurve
+from budgets.market import Market
+from budgets.messages import Commit
+from pipeline.records import Shard, StopReason
+from pipeline.run import Run
+from pipeline.store import Store
+
+_COLUMNS = ["stop_reason", "next_value", "samples", "tokens"]
+
+
+def restore_market(store: Store, budget: int, shards: list[Shard]) -> Market:
+    """A market that continues where journal and commits leave off. Raises StoreError."""
+    spent = sum(store.journal_spent().values())
+    run = Run(store, store.run_info(), store.commits())
+    committed = {
+        shard_id: Commit(commit.generation, commit.tokens + commit.verifier_tokens, _parked(run, shard_id))
+        for shard_id, commit in run.commits.items()
+    }
+    return Market(budget, spent, {shard.shard_id: shard.items for shard in shards}, committed)
+
+
+def _parked(run: Run, shard_id: int) -> tuple[tuple[float, int], ...]:
+    """Demand of a committed shard's exhausted questions: value of the next sample, expected tokens."""
+    rows = run.shard_answers(shard_id).to_table(
+        columns=_COLUMNS, filter=pc.field("stop_reason") == StopReason.EXHAUSTED.value
+    )
+    curve = DemandCurve()
+    for row in rows.to_pylist():
+        # A question that never got a sample has no price of its own: the minimum comes before everything.
+        value = row["next_value"] if row["samples"] else math.inf
+        curve.add(value, max(1, math.ceil(row["tokens"] / max(1, row["samples"]))))
+    return curve.to_pairs()

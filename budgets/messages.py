@@ -1,0 +1,128 @@
+"""What a worker and the allocator say to each other: values only, a few hundred numbers at most, never rows.
+
+Both sides are *level-triggered*: a message says how things stand, not what changed, so a lost, duplicated, late or
+reordered message does no harm. The worker's part:
+
+1. A worker *life* has a unique id, one ``Wallet``, and numbers its reports 1, 2, 3 … Every report is complete.
+2. It applies a reply only if ``reply.seq`` is larger than the last one applied; in this order: ``reset``,
+   ``acked_settlements``, ``grants``, ``acked_commits``, ``open_shards``, ``price``, refusals.
+3. ``acked_grants`` is ``Wallet.held_grants`` and ``settlements`` is ``Wallet.settlements``: repeated until acked.
+4. Waiting requests start best bid first from the wallet, where bid >= ``price`` and the worst case fits; one that does
+   not fit does not block the next. With nothing in flight and nothing it can start, a worker gives back all free
+   tokens (``take_settlements(0)``) before it reports: what idles in a wallet is missing elsewhere.
+5. ``deny_below`` and ``dry`` refuse requests that wait when the reply is applied; they set nothing for the future.
+6. A committed shard is repeated, with ``committed=True``, until ``acked_commits`` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from budgets.curve import Pairs
+from budgets.ledger import Grant, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """How one leased shard stands at its worker.
+
+    ``open``: questions admitted and not closed. ``finished``: questions closed, of all the shard's;
+    ``finished_tokens``: all tokens ever paid for those, earlier generations and what the journal holds included.
+    ``parked``, sent with ``committed``: value of the next sample (per token) × its expected tokens, of the questions that were refused.
+    """
+
+    shard_id: int
+    generation: int
+    open: int
+    finished: int
+    finished_tokens: int
+    committed: bool = False
+    parked: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """How a worker stands. Token counts are worst cases unless said otherwise.
+
+    ``spent``: tokens used over this life (``Wallet.spent``); ``free``: ``Wallet.free`` after closing grants.
+    ``demand``: curve of the waiting requests; ``smallest_worst`` and ``worst``: the smallest and the largest worst case among them
+    (0: none waits). ``inflight``: samples running; ``capacity``: free engine slots. ``wants_shards``: how many more
+    shards it would open now, those in ``shards`` not counted.
+    """
+
+    worker: str
+    seq: int
+    acked_grants: tuple[str, ...] = ()
+    settlements: tuple[Settlement, ...] = ()
+    spent: int = 0
+    free: int = 0
+    demand: Pairs = ()
+    smallest_worst: int = 0
+    worst: int = 0
+    inflight: int = 0
+    capacity: int = 0
+    shards: tuple[ShardState, ...] = ()
+    wants_shards: int = 0
+    samples: int = 0
+    """Samples drawn over this life: reported to people, not used by the market."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLease:
+    """A shard a worker is to work on. From generation 1 on, only questions whose next sample is worth at least
+    ``min_value`` (per token) continue; the others keep their answer."""
+
+    shard_id: int
+    generation: int
+    min_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The allocator's answer to report ``seq``.
+
+    ``grants``: all not acknowledged yet. ``open_shards``: all shards leased to this worker and not committed.
+    ``reset``: this life is unknown (it was declared lost, or the allocator restarted): abort and journal what runs,
+    drop shards and wallet, begin a new life. ``done``: the run is over.
+    """
+
+    seq: int
+    acked_settlements: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    price: float = 0.0
+    deny_below: float = 0.0
+    dry: bool = False
+    open_shards: tuple[ShardLease, ...] = ()
+    acked_commits: tuple[int, ...] = ()
+    done: bool = False
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a shard's commit object says to the market: used to rebuild it."""
+
+    generation: int
+    finished_tokens: int
+    parked: Pairs = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class MarketStatus:
+    """Where the market stands. ``spent`` includes what workers reported used and have not settled."""
+
+    budget: int
+    spent: int
+    reserved: int
+    price: float
+    shards_open: int
+    shards_committed: int
+    shards_total: int
+    finished_items: int
+    items: int
+    done: bool
+
+
+Commits = Mapping[int, Commit]
+"""Committed shards by id, each at its highest generation."""

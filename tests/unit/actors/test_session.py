@@ -1,0 +1,148 @@
+import asyncio
+import dataclasses
+
+import pytest
+
+from actors.desk import Ask
+from actors.engines.base import Prompt
+from actors.session import QuestionSession, Terms, prompt_key
+from pipeline.errors import BudgetDenied
+from pipeline.records import Sample
+from tests.factories import make_item, make_sample, make_spec
+
+SPEC = make_spec()
+PROMPT = Prompt((1, 2, 3), "one two three")
+KEY = prompt_key(SPEC, PROMPT, 1.0)
+
+
+class Worker:
+    """A fake worker: keeps asks, answers when told."""
+
+    def __init__(self) -> None:
+        self.asks: list[Ask] = []
+        self.cancelled: list[str] = []
+
+    def terms(self) -> Terms:
+        return Terms(SPEC, self.asks.append, self.cancelled.append, lambda: 12.0)
+
+    def pay(self, index: int) -> None:
+        ask = next(ask for ask in self.asks if ask.sample_index == index)
+        ask.paid.set_result(make_sample(index=index, prompt_key=ask.prompt_key))
+
+    def deny(self, index: int, price: float = 0.5) -> None:
+        next(ask for ask in self.asks if ask.sample_index == index).paid.set_exception(BudgetDenied(price))
+
+
+def make_session(worker: Worker, journal: list[Sample] = (), **fields) -> QuestionSession:
+    paid = {(sample.prompt_key, sample.sample_index): sample for sample in journal}
+    return QuestionSession(make_item(), PROMPT, 0, worker.terms(), paid, **fields)
+
+
+async def asked(worker: Worker, count: int) -> None:
+    while len(worker.asks) < count:
+        await asyncio.sleep(0)
+
+
+async def test_samples_come_in_index_order_whatever_finishes_first():
+    worker = Worker()
+    task = asyncio.create_task(make_session(worker).sample(3, value=1.0))
+    await asked(worker, 3)
+    for index in (2, 0, 1):
+        worker.pay(index)
+    assert [sample.sample_index for sample in await task] == [0, 1, 2]
+
+
+async def test_the_journal_is_asked_before_the_desk():
+    worker = Worker()
+    session = make_session(worker, [make_sample(index=i, prompt_key=KEY) for i in (0, 1)])
+    assert [sample.sample_index for sample in await session.sample(2, value=1.0)] == [0, 1]
+    assert worker.asks == []
+    task = asyncio.create_task(session.sample(1, value=1.0))
+    await asked(worker, 1)
+    assert worker.asks[0].sample_index == 2
+    worker.pay(2)
+    await task
+
+
+async def test_a_sample_of_another_prompt_is_not_ours():
+    worker = Worker()
+    session = make_session(worker, [make_sample(index=0, prompt_key="other")])
+    task = asyncio.create_task(session.sample(1, value=1.0))
+    await asked(worker, 1)
+    worker.pay(0)
+    assert (await task)[0].prompt_key == KEY
+
+
+async def test_partial_denial_returns_the_prefix_and_then_denies():
+    worker = Worker()
+    session = make_session(worker)
+    task = asyncio.create_task(session.sample(3, value=1.0))
+    await asked(worker, 3)
+    worker.pay(0)
+    worker.deny(1)
+    worker.deny(2)
+    assert [sample.sample_index for sample in await task] == [0]
+    assert session.price == 0.5
+    again = asyncio.create_task(session.sample(1, value=1.0))
+    await asked(worker, 4)
+    assert worker.asks[3].sample_index == 1
+    worker.asks[3].paid.set_exception(BudgetDenied(0.7))
+    with pytest.raises(BudgetDenied):
+        await again
+
+
+async def test_below_the_reopening_value_nothing_is_asked():
+    worker = Worker()
+    with pytest.raises(BudgetDenied):
+        await make_session(worker, min_value=2.0).sample(1, value=1.0)
+    assert worker.asks == []
+
+
+async def test_a_strategy_that_goes_away_aborts_what_runs_and_withdraws_what_waits():
+    worker = Worker()
+    task = asyncio.create_task(make_session(worker).sample(2, value=1.0))
+    await asked(worker, 2)
+    worker.asks[0].request_id = "running"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert worker.cancelled == ["running"]
+    assert all(ask.paid.cancelled() for ask in worker.asks)
+
+
+async def test_the_worst_case_is_prompt_and_max_tokens():
+    worker = Worker()
+    task = asyncio.create_task(make_session(worker).sample(1, value=1.0))
+    await asked(worker, 1)
+    assert worker.asks[0].worst == 3 + 16
+    worker.pay(0)
+    await task
+
+
+async def test_expected_tokens_move_from_the_datasets_mean_to_the_questions_own():
+    worker = Worker()
+    paid = [make_sample(index=i, prompt_key=KEY, completion_tokens=100) for i in range(30)]
+    session = make_session(worker, paid)
+    assert session.expected_tokens == 12.0
+    await session.sample(30, value=1.0)
+    assert 90 < session.expected_tokens < 100
+
+
+def test_the_prompt_key_covers_what_shapes_a_sample():
+    other_model = make_spec(model={"name": "another"})
+    other_sampling = make_spec(sampling={"top_p": 0.5})
+    budget = make_spec(budget={"tokens": 5})
+    keys = {
+        prompt_key(SPEC, PROMPT, 1.0),
+        prompt_key(SPEC, PROMPT, 0.5),
+        prompt_key(SPEC, dataclasses.replace(PROMPT, text="else"), 1.0),
+        prompt_key(other_model, PROMPT, 1.0),
+        prompt_key(other_sampling, PROMPT, 1.0),
+    }
+    assert len(keys) == 5
+    assert prompt_key(budget, PROMPT, 1.0) == KEY
+
+
+async def test_rng_depends_on_seed_and_item_alone():
+    first, second = make_session(Worker()), make_session(Worker())
+    assert first.rng.random() == second.rng.random()

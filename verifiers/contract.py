@@ -1,0 +1,106 @@
+"""What a verifier is, and the wrapper that holds one to it.
+
+A verifier is one async callable from a question and its candidates to verdicts. Third parties write them, models back
+them, sandboxes run them: ``checked`` turns whatever they do into verdicts, so that a bad verifier costs scores, never
+a row. It owns no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from pipeline.records import Item, Sample, Verdict
+
+MAX_ERROR = 500
+"""Characters of an error kept in a verdict: it is written once a sample."""
+
+
+class Verifier(Protocol):
+    """Scores candidates of one question.
+
+    Returns one verdict a sample, in their order; a sample it cannot judge gets ``score`` None and an ``error``. Must be
+    cancellable: cancelled, it stops and leaves nothing running.
+
+    Raises:
+        VerifierError: it failed in a way that is not a verdict, for example its backend cannot start.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its verdicts are filed under."""
+        ...
+
+    async def __call__(self, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
+        """Judge ``samples`` of ``item``."""
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A verifier that holds processes or connections."""
+
+    async def close(self) -> None:
+        """Let go of them. Idempotent."""
+        ...
+
+
+class Checked:
+    """A verifier held to the contract: every call returns exactly one valid verdict a sample.
+
+    Raises nothing but cancellation.
+    """
+
+    def __init__(self, verifier: Verifier, seconds: float) -> None:
+        self._verifier = verifier
+        self._seconds = seconds
+
+    @property
+    def name(self) -> str:
+        return self._verifier.name
+
+    async def __call__(self, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
+        limit = asyncio.timeout(self._seconds)
+        try:
+            async with limit:
+                verdicts = await self._verifier(item, samples)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                return self._all(samples, f"no verdict within {self._seconds:g} s")
+            return self._all(samples, f"{type(error).__name__}: {error}")
+        if not isinstance(verdicts, list | tuple) or len(verdicts) != len(samples):
+            got = len(verdicts) if isinstance(verdicts, list | tuple) else type(verdicts).__name__
+            return self._all(samples, f"broke its contract: one verdict a sample ({len(samples)}) expected, got {got}")
+        return [self._one(verdict) for verdict in verdicts]
+
+    async def close(self) -> None:
+        """Close the verifier inside, where it has something to close."""
+        if isinstance(self._verifier, Closable):
+            await self._verifier.close()
+
+    def _all(self, samples: Sequence[Sample], error: str) -> list[Verdict]:
+        return [self._error(error) for _ in samples]
+
+    def _one(self, verdict: Verdict) -> Verdict:
+        if not isinstance(verdict, Verdict):
+            return self._error(f"broke its contract: a Verdict expected, got {type(verdict).__name__}")
+        if verdict.score is None:
+            return verdict if verdict.error else self._error("broke its contract: neither score nor error", verdict)
+        if verdict.error is not None:
+            return self._error(f"broke its contract: a score beside the error: {verdict.error}", verdict)
+        if not isinstance(verdict.score, int | float) or not math.isfinite(verdict.score):
+            return self._error(f"broke its contract: score {verdict.score!r} is not a number", verdict)
+        if not 0 <= verdict.score <= 1:
+            return self._error(f"broke its contract: score {verdict.score!r} is outside [0, 1]", verdict)
+        return verdict
+
+    def _error(self, error: str, verdict: Verdict | None = None) -> Verdict:
+        # What was spent stays spent, whatever came of it.
+        return Verdict(self.name, error=error[:MAX_ERROR], tokens=verdict.tokens if verdict else 0)
+
+
+def checked(verifier: Verifier, seconds: float) -> Checked:
+    """``verifier`` with its contract enforced; a call past ``seconds`` is cancelled and judged an error."""
+    return Checked(verifier, seconds)
