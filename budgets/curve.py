@@ -52,7 +52,7 @@ def just_above(bid: float) -> float:
     bucket = bucket_of(bid)
     if bucket == _ZERO:
         return LOWEST
-    return edge_of(bucket + 1) if bucket != _INF else math.inf
+    return edge_of(bucket + 1) if bucket < bucket_of(HIGHEST) else math.inf
 
 
 class DemandCurve:

@@ -37,6 +37,8 @@ class _Shard:
     finished_tokens: int = 0
     parked: Pairs = ()
     """Demand of refused questions; counted until the next generation's worker reports it as demand of its own."""
+    barren: Pairs = ()
+    """Demand of refused questions that the last generation could not serve: set aside until the budget rises."""
 
     @property
     def unstarted(self) -> int:
@@ -158,12 +160,21 @@ class Leases:
                 reopened += 1
         return reopened
 
+    def revive(self) -> None:
+        """Let demand that was set aside compete again: there is new money."""
+        for shard in self._shards.values():
+            if shard.barren:
+                self._count(shard, -1)
+                shard.parked, shard.barren = shard.barren, ()
+                self._count(shard, 1)
+
     def _update(self, shard: _Shard, state: ShardState) -> None:
         self._count(shard, -1)
         shard.reported = True
         if state.committed:
             bought = not shard.was_committed or state.finished_tokens > shard.finished_tokens
-            shard.parked = _worth_buying(state.parked) if bought else ()
+            parked = _worth_buying(state.parked)
+            shard.parked, shard.barren = (parked, ()) if bought else ((), parked)
             shard.stage, shard.worker, shard.was_committed = _Stage.COMMITTED, None, True
             shard.open, shard.finished, shard.finished_tokens = 0, shard.items, state.finished_tokens
         elif not shard.was_committed:

@@ -56,7 +56,8 @@ class Market:
 
         Args:
             budget: the ceiling, in tokens.
-            spent: what journals and commits prove was spent before; no worker life of that time may still run.
+            spent: what journals and commits prove was spent before. No worker life of that time may still run; name
+                each to ``worker_lost``, so that a late report of it is not taken for a new life.
             shards: every shard of the plan, id to number of questions.
             committed: shards with a commit object, each at its highest generation.
 
@@ -92,7 +93,8 @@ class Market:
         """
         worker = self._workers.get(report.worker)
         if worker is None:
-            if report.worker in self._lost or report.acked_grants or report.settlements or report.spent:
+            has_past = report.acked_grants or report.settlements or report.spent or report.shards
+            if report.worker in self._lost or has_past:
                 return Reply(seq=report.seq, reset=True)
             worker = self._workers[report.worker] = _Worker(WorkerReport(report.worker, 0), Reply(seq=0))
         if report.seq <= worker.report.seq:
@@ -146,6 +148,7 @@ class Market:
     def raise_budget(self, budget: int) -> None:
         """Set a larger ceiling; a finished run goes on with its best parked questions."""
         self.ledger.raise_budget(budget)
+        self._leases.revive()
         self._done = False
         self._close_or_reopen()
 

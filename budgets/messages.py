@@ -11,7 +11,9 @@ reordered message does no harm. The worker's part:
    not fit does not block the next. With nothing in flight and nothing it can start, a worker gives back all free
    tokens (``take_settlements(0)``) before it reports: what idles in a wallet is missing elsewhere.
 5. ``deny_below`` and ``dry`` refuse requests that wait when the reply is applied; they set nothing for the future.
-6. A committed shard is repeated, with ``committed=True``, until ``acked_commits`` names it.
+6. A committed shard is repeated, with ``committed=True``, until ``acked_commits`` names it; an ack for a shard that is
+   not committed here is an older generation's and means nothing. Then every lease not held yet is opened.
+7. A worker that dies is named to the market by the driver (``worker_lost``), never by itself.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from budgets.ledger import Grant, Settlement
 class ShardState:
     """How one leased shard stands at its worker.
 
-    ``open``: questions admitted and not closed. ``finished``: questions closed, of all the shard's;
+    ``open``: questions admitted and not closed. ``finished``: questions closed, of all the shard's.
     ``finished_tokens``: all tokens ever paid for those, earlier generations and what the journal holds included.
-    ``parked``, sent with ``committed``: value of the next sample (per token) × its expected tokens, of the questions that were refused.
+    ``parked``, sent with ``committed``: value of the next sample (per token) × its expected tokens, of the questions
+    that were refused.
     """
 
     shard_id: int
@@ -46,9 +49,9 @@ class WorkerReport:
     """How a worker stands. Token counts are worst cases unless said otherwise.
 
     ``spent``: tokens used over this life (``Wallet.spent``); ``free``: ``Wallet.free`` after closing grants.
-    ``demand``: curve of the waiting requests; ``smallest_worst`` and ``worst``: the smallest and the largest worst case among them
-    (0: none waits). ``inflight``: samples running; ``capacity``: free engine slots. ``wants_shards``: how many more
-    shards it would open now, those in ``shards`` not counted.
+    ``demand``: curve of the waiting requests; ``smallest_worst`` and ``worst``: the smallest and the largest worst case
+    among them (0: none waits). ``inflight``: samples running; ``capacity``: free engine slots. ``wants_shards``: how
+    many more shards it would open now, those in ``shards`` not counted.
     """
 
     worker: str

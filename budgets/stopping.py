@@ -82,7 +82,7 @@ class AdaptiveConsistency:
         weight = math.fsum(tally.counts.values())
         if tally.valid < 2 or weight <= 0.0:
             return False
-        shares = [count / weight for count in tally.counts.values() if count > 0.0]
+        shares = [share for count in tally.counts.values() if (share := count / weight) > 0.0]
         if self.form == "majority":
             return max(shares) >= threshold
         entropy = -math.fsum(share * math.log(share) for share in shares)

@@ -9,6 +9,7 @@ or pressing Ctrl-C only ends the watching. May not spend tokens, nor touch the r
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -43,6 +44,12 @@ _RETRY_SECONDS = 2.0
 _TRIES = 15
 # Either of these, where set, silently replaces the address that Ray's client is given.
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+# Ray's client logs each upload and each closed connection; our caller is told what matters.
+_CHATTER = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 
 # `s3://key:secret@bucket`; a secret may itself hold slashes.
 _USERINFO = re.compile(r"://(?:[^/\s]*|[^/\s:]*:\S*)@")
@@ -176,6 +183,8 @@ def connect(address: str, timeout: float = _PROBE_SECONDS) -> JobClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in _CHATTER:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with _without_overrides():
             client: JobClient = JobSubmissionClient(address)

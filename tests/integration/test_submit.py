@@ -142,7 +142,7 @@ def submitting(cluster: Cluster, tmp_path: Path) -> Any:
             [sys.executable, "-c", SUBMIT, str(tmp_path / "job.yaml"), cluster.address],
             env=environment(cluster.token, tmp_path) | secret,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -166,14 +166,15 @@ def a_job(tmp_path: Path, items: int, **options: Any) -> dict[str, Any]:
 
 def test_a_job_runs_on_both_nodes_and_carries_no_secret(cluster, submitting, tmp_path):
     process = submitting(a_job(tmp_path, 40, seconds=0.05))
-    output, _ = process.communicate(timeout=JOB_SECONDS)
-    assert process.returncode == 0, output
+    output, errors = process.communicate(timeout=JOB_SECONDS)
+    assert process.returncode == 0, output + errors
     job_id, status = output.splitlines()[-1].split()
     assert status == "SUCCEEDED", output
 
     run = open_run(str(tmp_path / "run"))
     answered = run.answers().to_table(columns=["item_id"])["item_id"].to_pylist()
     assert sorted(answered) == [f"q{i:03d}" for i in range(40)]
+    assert errors == "", "Ray's own chatter is kept from the user"
     assert json.loads(output.splitlines()[-2])["answered"] == 40, "the job's own last line is its summary"
 
     nodes = {row["node_id"] for row in cluster.rows("nodes")}
@@ -186,7 +187,7 @@ def test_a_job_runs_on_both_nodes_and_carries_no_secret(cluster, submitting, tmp
     places = [*cluster.folders, tmp_path / "run"]
     leaked = [path for place in places for path in place.rglob("*") if path.is_file() and holds(path, SENTINEL)]
     assert leaked == []
-    assert SENTINEL not in output + json.dumps(info)
+    assert SENTINEL not in output + errors + json.dumps(info)
 
 
 def test_interrupting_the_wait_leaves_the_job(cluster, submitting, tmp_path):

@@ -31,7 +31,7 @@ def integrated(v1: float, v2: float, steps: int = 20_000) -> float:
 def test_tally_equals_a_counter(answers):
     tally = tally_of(*answers)
     counts = Counter(answer for answer in answers if answer is not None)
-    ranked = sorted(counts.values(), reverse=True) + [0, 0]
+    ranked = [*sorted(counts.values(), reverse=True), 0, 0]
     assert dict(tally.counts) == counts
     assert (tally.n, tally.valid) == (len(answers), sum(counts.values()))
     assert (tally.lead_weight, tally.runner_up_weight) == (ranked[0], ranked[1])
@@ -52,7 +52,7 @@ def test_weighted_lead_and_runner_up(votes):
     for answer, weight in votes:
         tally.add(answer, weight)
         weights[answer] = weights.get(answer, 0.0) + weight
-    ranked = sorted(weights.values(), reverse=True) + [0.0]
+    ranked = [*sorted(weights.values(), reverse=True), 0.0]
     assert tally.lead_weight == ranked[0] == weights[tally.leader]
     assert tally.runner_up_weight == ranked[1]
 

@@ -206,7 +206,8 @@ def test_canonical_json_is_valid_and_stable(value: Any) -> None:
     ("value", "text"),
     [
         (42, "42"), (3.0, "3.0"), (1e300, "1e+300"), ("x", "x"), ("", None), (None, None), (float("nan"), None),
-        (False, "False"), (decimal.Decimal("1.50"), "1.50"), (datetime.date(2024, 1, 31), "2024-01-31"), (b"\xff", "/w=="),
+        (False, "False"), (decimal.Decimal("1.50"), "1.50"), (datetime.date(2024, 1, 31), "2024-01-31"),
+        (b"\xff", "/w=="),
         ({"b": 1, "a": [2]}, '{"a":[2],"b":1}'),
     ],
 )  # fmt: skip

@@ -1,0 +1,260 @@
+"""What a job would cost, before anything is spent: the work behind ``ponder plan``.
+
+Promises: reads the dataset exactly as a run would and refuses what a run would refuse; spends nothing, writes nothing,
+and loads neither ray, torch nor vllm. ``cost_of`` is pure. Token counts of prompts are estimates from their length, as
+the tokenizer is not loaded; every assumption is a named constant and part of the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from pipeline.errors import RunMismatch, UsageError
+from pipeline.records import DeadLetter, Item, Shard
+from pipeline.spec import DatasetSpec, JobSpec
+
+CHARACTERS_PER_TOKEN = 3.0
+"""English prose has about 4 characters a token, code and digits 1 to 3: this errs towards costlier prompts."""
+
+EXPECTED_FRACTION = 0.5
+"""Share of ``sampling.max_tokens`` a completion is expected to take: people set the limit well above the typical."""
+
+_LOOKED_AT_SHARDS = 8
+_LOOKED_AT_ROWS = 32
+_SHOWN_PROMPT_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Tokens charged to the budget. ``worst``: every completion at its limit, no prompt token cached.
+
+    ``expected``: completions at ``EXPECTED_FRACTION`` of it, each prompt computed once for all its samples and a
+    beginning that all prompts share once for the run, as prefix caching does.
+    """
+
+    expected: int
+    worst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Estimated tokens: ``mean`` and ``longest`` of a prompt, and ``shared`` by the beginnings of all."""
+
+    mean: float
+    longest: int
+    shared: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The answer of ``ponder plan``. ``minimum`` and ``maximum``: min_samples or max_samples for every question.
+
+    ``budget_covers_minimum`` is against the worst case, ``budget_likely_covers_minimum`` against the expected one.
+    ``rows_looked_at`` is how many rows the prompt estimates come from; ``spent_before`` what a run that is there
+    already has paid for, out of the same budget.
+    """
+
+    output: str
+    resumes: bool
+    items: int
+    shards: int
+    has_reference: bool
+    tokens_budget: int
+    spent_before: int
+    min_samples: int
+    max_samples: int
+    max_tokens: int
+    prompt_tokens_mean: float
+    prompt_tokens_longest: int
+    rows_looked_at: int
+    expected_fraction: float
+    minimum: Cost
+    maximum: Cost
+    budget_covers_minimum: bool
+    budget_likely_covers_minimum: bool
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields above, with JSON's types only."""
+        return dataclasses.asdict(self)
+
+
+def forecast(spec: JobSpec) -> Forecast:
+    """Check the job, its data and its output directory, and say what the run could cost.
+
+    Raises:
+        UsageError: whatever ``run`` would refuse before spending.
+        StoreError: the output directory cannot be read.
+    """
+    from pipeline.fingerprint import fingerprint_of
+    from pipeline.source import plan_dataset
+
+    plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
+    spent = _spent_before(spec, fingerprint_of(spec, plan.fingerprint))
+    rows = list(_some_rows(spec.dataset, plan.shards))
+    items = [row for row in rows if isinstance(row, Item)]
+    prompts = measure(items)
+    least, most = samples_range(spec)
+    minimum = cost_of(plan.items, least, prompts, spec.sampling.max_tokens)
+    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens)
+    found = Forecast(
+        output=spec.output,
+        resumes=spent is not None,
+        items=plan.items,
+        shards=len(plan.shards),
+        has_reference=plan.has_reference,
+        tokens_budget=spec.budget.tokens,
+        spent_before=spent or 0,
+        min_samples=least,
+        max_samples=most,
+        max_tokens=spec.sampling.max_tokens,
+        prompt_tokens_mean=round(prompts.mean, 1),
+        prompt_tokens_longest=prompts.longest,
+        rows_looked_at=len(rows),
+        expected_fraction=EXPECTED_FRACTION,
+        minimum=minimum,
+        maximum=maximum,
+        budget_covers_minimum=spec.budget.tokens >= minimum.worst,
+        budget_likely_covers_minimum=spec.budget.tokens >= minimum.expected,
+    )
+    dead = [row for row in rows if isinstance(row, DeadLetter)]
+    return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *warnings_of(spec, found)])
+
+
+def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int) -> Cost:
+    """What ``samples`` for each of ``items`` questions could cost. Pure."""
+    completions = items * samples * max_tokens
+    once = items * (prompts.mean - prompts.shared) + prompts.shared
+    return Cost(
+        expected=round(once + EXPECTED_FRACTION * completions),
+        worst=round(items * samples * prompts.mean) + completions,
+    )
+
+
+def measure(items: Sequence[Item]) -> Prompts:
+    """Estimated prompt lengths of ``items``; zeros where there are none. Pure."""
+    texts = [_text(item) for item in items]
+    if not texts:
+        return Prompts(0.0, 0, 0)
+    # What one lone prompt shares with itself is no saving.
+    shared = _shared_length(texts) if len(texts) > 1 else 0
+    mean = sum(map(len, texts)) / len(texts)
+    return Prompts(
+        mean=mean / CHARACTERS_PER_TOKEN,
+        longest=round(max(map(len, texts)) / CHARACTERS_PER_TOKEN),
+        shared=int(shared / CHARACTERS_PER_TOKEN),
+    )
+
+
+def samples_range(spec: JobSpec) -> tuple[int, int]:
+    """The fewest and the most samples the job's strategy draws for a question."""
+    strategy = spec.strategy
+    return (1, 1) if strategy.kind == "greedy" else (strategy.min_samples, strategy.max_samples)
+
+
+def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
+    """What is legal, yet likely not meant; each line names field, value and mend. Pure."""
+    lines = []
+    budget = found.tokens_budget
+    one = round(found.prompt_tokens_mean) + found.max_tokens
+    if budget < one:
+        lines.append(
+            f"budget.tokens: {budget:,} may not pay for a single sample, which reserves about {one:,}; every question "
+            "would end as exhausted: raise it, or lower sampling.max_tokens"
+        )
+    elif not found.budget_likely_covers_minimum:
+        lines.append(
+            f"budget.tokens: {budget:,} is less than strategy.min_samples ({found.min_samples}) for every question is "
+            f"expected to cost (about {found.minimum.expected:,}): some questions would end as exhausted without any"
+        )
+    elif not found.budget_covers_minimum:
+        lines.append(
+            f"budget.tokens: {budget:,} covers the minimum as expected (about {found.minimum.expected:,}), not in the "
+            f"worst case (about {found.minimum.worst:,})"
+        )
+    if budget > found.maximum.worst:
+        lines.append(f"budget.tokens: {budget:,} is more than the strategy can use (at most {found.maximum.worst:,})")
+    if found.resumes and found.spent_before >= budget:
+        lines.append(
+            f"budget.tokens: {budget:,}, of which the run in {found.output} has spent {found.spent_before:,}: raise it "
+            "to draw more"
+        )
+    if not found.has_reference:
+        lines.append("dataset.reference: not set, so no accuracy will be reported")
+    room = spec.model.max_model_len - found.max_tokens
+    if found.prompt_tokens_longest > room:
+        lines.append(
+            f"model.max_model_len: {spec.model.max_model_len} leaves {room} tokens for a prompt, but one has about "
+            f"{found.prompt_tokens_longest}; prompts that do not fit become dead letters"
+        )
+    if spec.cluster.workers > found.shards:
+        lines.append(
+            f"cluster.workers: {spec.cluster.workers}, but there are {found.shards} shards, so the others would idle; "
+            "lower cluster.shard_size"
+        )
+    return lines
+
+
+def _row_warnings(dead: Sequence[DeadLetter], looked_at: int) -> list[str]:
+    if not dead:
+        return []
+    shown = "; ".join(letter.error for letter in dead[:_SHOWN_PROMPT_ROWS])
+    return [f"dataset: {len(dead)} of {looked_at} rows looked at cannot be asked and become dead letters: {shown}"]
+
+
+def _some_rows(dataset: DatasetSpec, shards: Sequence[Shard]) -> Iterable[Item | DeadLetter]:
+    """The first rows of a few shards spread over the dataset."""
+    from pipeline.source import read_shard
+
+    step = max(1, len(shards) // _LOOKED_AT_SHARDS)
+    for shard in shards[::step][:_LOOKED_AT_SHARDS]:
+        yield from islice(read_shard(dataset, shard), _LOOKED_AT_ROWS)
+
+
+def _shared_length(texts: Sequence[str]) -> int:
+    """Characters of the beginning that all have in common: what the first and the last in order share, all share."""
+    first, last = min(texts), max(texts)
+    pairs = zip(first, last, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(last)))
+
+
+def _text(item: Item) -> str:
+    if item.messages is not None:
+        return "\n".join(f"{message.role}: {message.content}" for message in item.messages)
+    return item.prompt or ""
+
+
+def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> int | None:
+    """What the run in ``spec.output`` has spent; None where there is none.
+
+    Raises:
+        RunMismatch: it is the run of another job.
+        UsageError: the directory holds something that is no run.
+    """
+    from pipeline.filesystem import open_files
+
+    # The store brings Arrow along: a new directory, the common case, is answered without it.
+    names = open_files(spec.output).list("")
+    if not names:
+        return None
+    from pipeline.fingerprint import diff
+    from pipeline.store import RUN, Store
+
+    store = Store.open(spec.output)
+    if RUN not in names:
+        raise UsageError(f"output {store.url}: not empty, yet holds no {RUN}; name an empty or new directory")
+    info = store.run_info()
+    changed = [
+        name for name in sorted(info.fingerprint | fingerprint) if info.fingerprint.get(name) != fingerprint[name]
+    ]
+    if changed:
+        changes = diff(info.job, spec.model_dump(mode="json"), changed).replace("\n", "\n  ")
+        raise RunMismatch(
+            f"output {store.url}: holds another run; undo these changes to resume it, or name another output:\n"
+            f"  {changes}"
+        )
+    return sum(store.journal_spent().values())

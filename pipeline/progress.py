@@ -1,0 +1,177 @@
+"""What a run tells while it works, and how a person sees it.
+
+Promises: on a terminal one live block that is redrawn in place; elsewhere plain lines, one a phase change and otherwise
+at most one every few seconds, so that logs stay short. Owns the stream it is given while it is open, never closes it,
+and starts no thread: it draws when it is told something. May not read the run directory; ``status`` does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+# Often enough to see that it lives, seldom enough for a log file of a run of days.
+PLAIN_SECONDS = 5.0
+
+_BAR_WIDTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. ``phase`` is planning, starting, solving or finishing.
+
+    ``price`` is the market's, in expected gain per token; ``seconds_left`` is None while nothing is known.
+    """
+
+    phase: str
+    items: int
+    finished: int
+    samples: int
+    tokens_spent: int
+    tokens_budget: int
+    tokens_per_second: float
+    price: float
+    seconds_left: float | None
+    shards_committed: int
+    shards: int
+    workers: int
+    note: str = ""
+
+
+class Reporter:
+    """Shows ``Progress`` on ``stream``; call it with each one, and use it as a context manager.
+
+    ``live`` chooses the redrawn block; by default it is what ``stream.isatty()`` says. ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, live: bool | None = None
+    ) -> None:
+        self._stream, self._clock = stream, clock
+        self._live_wanted = stream.isatty() if live is None else live
+        self._live: Live | None = None
+        self._phase = ""
+        self._written_at = 0.0
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show ``progress``, now or not at all."""
+        if self._live_wanted:
+            self._draw(progress)
+        else:
+            self._write(progress)
+
+    def close(self) -> None:
+        """Leave the terminal as it was, the last block standing. Idempotent."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _write(self, progress: Progress) -> None:
+        now = self._clock()
+        if progress.phase == self._phase and now - self._written_at < PLAIN_SECONDS:
+            return
+        self._phase, self._written_at = progress.phase, now
+        self._stream.write(plain_line(progress) + "\n")
+        # A pipe is buffered in blocks: unflushed, a log would lag by minutes.
+        self._stream.flush()
+
+    def _draw(self, progress: Progress) -> None:
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            # Standard output is left alone: it carries results.
+            self._live = Live(
+                console=Console(file=self._stream, force_terminal=True, highlight=False),
+                auto_refresh=False,
+                redirect_stdout=False,
+            )
+            self._live.start()
+        self._live.update(_block(progress), refresh=True)
+
+
+def plain_line(progress: Progress) -> str:
+    """``progress`` as one line without control characters."""
+    return f"{progress.phase}: {', '.join(_facts(progress))}"
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3 min 05 s`` or ``2 h 07 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _facts(progress: Progress) -> list[str]:
+    if progress.phase == "planning":
+        return ["reading the dataset"]
+    if progress.phase == "starting":
+        facts = [f"{progress.items:,} questions", "loading the model", f"budget {progress.tokens_budget:,} tokens"]
+    else:
+        facts = [
+            f"{progress.finished:,}/{progress.items:,} questions finished",
+            f"{progress.samples:,} samples",
+            _tokens(progress),
+            *_pace(progress),
+        ]
+    return [*facts, progress.note] if progress.note else facts
+
+
+def _tokens(progress: Progress) -> str:
+    share = progress.tokens_spent / progress.tokens_budget if progress.tokens_budget else 0.0
+    return f"{progress.tokens_spent:,}/{progress.tokens_budget:,} tokens ({share:.0%})"
+
+
+def _pace(progress: Progress) -> list[str]:
+    if progress.phase != "solving":
+        return []
+    facts = [f"{progress.tokens_per_second:,.0f} tokens/s", f"price {progress.price:.2g}"]
+    if progress.seconds_left is not None:
+        facts.append(f"about {duration(progress.seconds_left)} left")
+    return facts
+
+
+def _block(progress: Progress) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    if progress.phase in ("planning", "starting"):
+        return Text(plain_line(progress))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("questions", _bar(ProgressBar, progress.finished, progress.items), _count(progress))
+    grid.add_row("tokens", _bar(ProgressBar, progress.tokens_spent, progress.tokens_budget), _tokens(progress))
+    shards = f"{progress.shards_committed:,}/{progress.shards:,} shards committed" if progress.shards else ""
+    workers = f"{progress.workers:,} worker{'' if progress.workers == 1 else 's'}" if progress.workers else ""
+    rest = [f"{progress.samples:,} samples", *_pace(progress), shards, workers, progress.note]
+    block = Table.grid()
+    block.add_row(grid)
+    block.add_row(Text(" · ".join([progress.phase, *(fact for fact in rest if fact)])))
+    return block
+
+
+def _bar(kind: type, done: int, total: int) -> RenderableType:
+    bar: RenderableType = kind(total=max(1, total), completed=done, width=_BAR_WIDTH)
+    return bar
+
+
+def _count(progress: Progress) -> str:
+    return f"{progress.finished:,}/{progress.items:,} finished"
