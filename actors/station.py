@@ -101,7 +101,7 @@ class Station:
         starved = self._idle_slots() > 0
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._wake.clear()
-        waiter = asyncio.ensure_future(self._wake.wait())
+        waiter: asyncio.Future[object] = asyncio.ensure_future(self._wake.wait())
         await asyncio.sleep(SYNC_MIN_SECONDS)
         if not (starved and (reply.grants or reply.open_shards or len(self._desk))):
             await asyncio.wait(
@@ -139,8 +139,10 @@ class Station:
         )
 
     def _startable(self) -> bool:
-        smallest = self._desk.smallest_worst
-        return bool(smallest) and self._wallet.free >= smallest
+        """True where something waits that the wallet could pay at the current price."""
+        return any(
+            ask.bid >= self._price and ask.worst <= self._wallet.free for ask in self._desk if not ask.paid.done()
+        )
 
     def _wanted(self) -> int:
         room = self._spec.cluster.max_open_questions - sum(run.open_count for run in self._runs.values())
@@ -156,12 +158,14 @@ class Station:
         for grant in reply.grants:
             self._wallet.add(grant)
         for shard_id in reply.acked_commits:
-            self._runs.pop(shard_id, None)
+            if shard_id in self._runs and self._runs[shard_id].committed:
+                del self._runs[shard_id]
         for lease in reply.open_shards:
             held = self._runs.get(lease.shard_id)
-            if held is None:
+            if held is None or (held.committed and held.generation < lease.generation):
+                items = self._shards[lease.shard_id].items
                 self._runs[lease.shard_id] = ShardRun(
-                    lease.shard_id, lease.generation, lease.min_value, (), {}, {}, total=self._shards[lease.shard_id].items
+                    lease.shard_id, lease.generation, lease.min_value, (), {}, {}, total=items
                 )
                 self._spawn(self._open(lease))
         self._price = reply.price

@@ -12,7 +12,8 @@ reordered message does no harm. The worker's part:
    tokens (``take_settlements(0)``) before it reports: what idles in a wallet is missing elsewhere.
 5. ``deny_below`` and ``dry`` refuse requests that wait when the reply is applied; they set nothing for the future.
 6. A committed shard is repeated, with ``committed=True``, until ``acked_commits`` names it; an ack for a shard that is
-   not committed here is an older generation's and means nothing. Then every lease not held yet is opened.
+   not committed here is an older generation's and means nothing. Then every lease not held yet is opened; one of a
+   newer generation replaces the one held.
 7. A worker that dies is named to the market by the driver (``worker_lost``), never by itself.
 """
 

@@ -32,7 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Ponder(click.Group):
     """Turns whatever ends a command into the exit codes and messages promised above."""
 
-    def main(  # type: ignore[override] - one signature in the place of click's two overloads
+    # One signature stands for click's two overloads.
+    def main(  # type: ignore[override]
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

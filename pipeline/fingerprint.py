@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "model.dtype",
         "model.engine",
         "model.max_model_len",
+        "model.options",
     ),
     "prompts": ("dataset.prompt", "dataset.messages", "dataset.id", "dataset.reference", "dataset.stakes"),
     "sampling": ("sampling",),

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import StoreError
 from pipeline.records import StopReason
 
 if TYPE_CHECKING:
@@ -137,16 +138,22 @@ def wilson_interval(successes: int, trials: int, z: float = _Z95) -> tuple[float
 
 
 def _tally(run: Run) -> _Tally:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     tally = _Tally()
-    for batch in run.answers().to_batches(columns=_COLUMNS):
-        for pair in pc.value_counts(batch["stop_reason"]).to_pylist():
-            tally.reasons[pair["values"]] += pair["counts"]
-        tally.judged += len(batch) - batch["correct"].null_count
-        tally.correct += pc.sum(batch["correct"]).as_py() or 0
-        tally.samples += pc.sum(batch["samples"]).as_py() or 0
-        tally.tokens += (pc.sum(batch["tokens"]).as_py() or 0) + (pc.sum(batch["verifier_tokens"]).as_py() or 0)
+    try:
+        for batch in run.answers().to_batches(columns=_COLUMNS):
+            for pair in pc.value_counts(batch["stop_reason"]).to_pylist():
+                tally.reasons[pair["values"]] += pair["counts"]
+            tally.judged += len(batch) - batch["correct"].null_count
+            tally.correct += pc.sum(batch["correct"]).as_py() or 0
+            tally.samples += pc.sum(batch["samples"]).as_py() or 0
+            tally.tokens += (pc.sum(batch["tokens"]).as_py() or 0) + (pc.sum(batch["verifier_tokens"]).as_py() or 0)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"cannot read the answers of {run.store.url}: {error}; restore them, or begin a new run"
+        ) from error
     return tally
 
 

@@ -1,4 +1,4 @@
-"""``submit`` against a real Ray cluster of two nodes on this machine, with token authentication on."""
+"""``ponder submit`` against a real Ray cluster of two nodes on this machine, with token authentication on."""
 
 import json
 import os
@@ -28,13 +28,7 @@ SENTINEL = "sentinel-" + secrets.token_hex(8)
 START_SECONDS = 90
 JOB_SECONDS = 180
 
-SUBMIT = """
-import sys
-from jobs.submit import submit
-from pipeline.spec import load
-result = submit(load(sys.argv[1]), sys.argv[2], on_line=lambda line: print(line, flush=True))
-print(result.job_id, result.status)
-"""
+SUBMIT = [sys.executable, "-m", "pipeline.cli", "submit", "--json"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ def submitting(cluster: Cluster, tmp_path: Path) -> Any:
         (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
         secret = {"AWS_SECRET_ACCESS_KEY": SENTINEL, "RAY_ADDRESS": "http://127.0.0.1:1"}
         return subprocess.Popen(
-            [sys.executable, "-c", SUBMIT, str(tmp_path / "job.yaml"), cluster.address],
+            [*SUBMIT, "--address", cluster.address, str(tmp_path / "job.yaml")],
             env=environment(cluster.token, tmp_path) | secret,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -166,42 +160,42 @@ def a_job(tmp_path: Path, items: int, **options: Any) -> dict[str, Any]:
 
 def test_a_job_runs_on_both_nodes_and_carries_no_secret(cluster, submitting, tmp_path):
     process = submitting(a_job(tmp_path, 40, seconds=0.05))
-    output, errors = process.communicate(timeout=JOB_SECONDS)
-    assert process.returncode == 0, output + errors
-    job_id, status = output.splitlines()[-1].split()
-    assert status == "SUCCEEDED", output
+    output, log = process.communicate(timeout=JOB_SECONDS)
+    assert process.returncode == 0, log
+    result = json.loads(output)
+    assert result == {"job_id": result["job_id"], "status": "SUCCEEDED"}
 
     run = open_run(str(tmp_path / "run"))
     answered = run.answers().to_table(columns=["item_id"])["item_id"].to_pylist()
     assert sorted(answered) == [f"q{i:03d}" for i in range(40)]
-    assert errors == "", "Ray's own chatter is kept from the user"
-    assert json.loads(output.splitlines()[-2])["answered"] == 40, "the job's own last line is its summary"
+    assert json.loads(log.splitlines()[-1])["answered"] == 40, "the job's own last line is its summary"
+    assert "Uploading" not in log, "Ray's own chatter is kept from the user"
 
     nodes = {row["node_id"] for row in cluster.rows("nodes")}
     workers = [row for row in cluster.rows("actors") if row["class_name"] == "WorkerActor"]
     assert len(nodes) == 2
     assert {row["node_id"] for row in workers} == nodes
 
-    info = cluster.get(f"/api/jobs/{job_id}")
+    info = cluster.get(f"/api/jobs/{result['job_id']}")
     assert set(info["runtime_env"]) <= {"working_dir", "_ray_commit"}
     places = [*cluster.folders, tmp_path / "run"]
     leaked = [path for place in places for path in place.rglob("*") if path.is_file() and holds(path, SENTINEL)]
     assert leaked == []
-    assert SENTINEL not in output + errors + json.dumps(info)
+    assert SENTINEL not in output + log + json.dumps(info)
 
 
 def test_interrupting_the_wait_leaves_the_job(cluster, submitting, tmp_path):
     process = submitting(a_job(tmp_path, 40, seconds=30.0))
     told = ""
     while "submitted" not in told:
-        told = process.stdout.readline()
+        told = process.stderr.readline()
         assert told, "ended before it submitted"
     job_id = told.split()[1]
     wait_for(lambda: cluster.get(f"/api/jobs/{job_id}")["status"] == "RUNNING", START_SECONDS)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert f"ray job stop --address {cluster.address} {job_id}" in output
-    assert process.returncode != 0
+    _, log = process.communicate(timeout=60)
+    assert f"ray job stop --address {cluster.address} {job_id}" in log
+    assert process.returncode == 130
     assert cluster.get(f"/api/jobs/{job_id}")["status"] == "RUNNING"
     cluster.get(f"/api/jobs/{job_id}/stop", method="POST")
     wait_for(lambda: cluster.get(f"/api/jobs/{job_id}")["status"] in ("STOPPED", "FAILED"), 60)
@@ -210,13 +204,14 @@ def test_interrupting_the_wait_leaves_the_job(cluster, submitting, tmp_path):
 def test_a_wrong_token_is_a_usage_error(cluster, tmp_path):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(a_job(tmp_path, 1)))
     done = subprocess.run(
-        [sys.executable, "-c", SUBMIT, str(tmp_path / "job.yaml"), cluster.address],
+        [*SUBMIT, "--address", cluster.address, str(tmp_path / "job.yaml")],
         env=environment("0" * 32, tmp_path),
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert "UsageError: --address" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --address")
     assert "RAY_AUTH_TOKEN" in done.stderr
 
 

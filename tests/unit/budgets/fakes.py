@@ -251,7 +251,7 @@ def run(world: World, budget: int, workers: int, seed: int, faults: Faults | Non
 
     for _ in range(workers):
         hire()
-    for _ in range(3_000):
+    for _ in range(20_000):
         if market.done:
             assert market.ledger.reserved == 0
             return market

@@ -13,6 +13,8 @@ from pipeline.errors import SpecError
 from tests.unit.budgets.fakes import FakeItem, Faults, World, run
 
 INF = float("inf")
+EXPECTED_MEAN = 11
+"""Tokens a sample of a question with worst case 20 takes on average."""
 
 
 def world_of(seed: int, shards: int, items: int, worst: int = 20) -> World:
@@ -89,9 +91,6 @@ def test_every_question_gets_its_minimum_before_any_gets_more():
     run(world, 48 * EXPECTED_MEAN + 60, 2, 0)
     samples = {item.item_id: len(world.journal.get(item.item_id, [])) for i in world.shards.values() for item in i}
     assert {name for name, n in samples.items() if n == 0} == set()
-
-
-EXPECTED_MEAN = 11
 
 
 @pytest.mark.parametrize(("workers", "generations"), [(2, {0}), (1, {0, 1})])
