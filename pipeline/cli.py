@@ -32,8 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Ponder(click.Group):
     """Turns whatever ends a command into the exit codes and messages promised above."""
 
-    # One signature stands for click's two overloads.
-    def main(  # type: ignore[override]
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

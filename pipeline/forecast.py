@@ -8,6 +8,7 @@ the tokenizer is not loaded; every assumption is a named constant and part of th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -130,8 +131,8 @@ def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int) -> Cost
     completions = items * samples * max_tokens
     once = items * (prompts.mean - prompts.shared) + prompts.shared
     return Cost(
-        expected=round(once + EXPECTED_FRACTION * completions),
-        worst=round(items * samples * prompts.mean) + completions,
+        expected=math.ceil(once + EXPECTED_FRACTION * completions),
+        worst=math.ceil(items * samples * prompts.mean) + completions,
     )
 
 
@@ -210,9 +211,9 @@ def _some_rows(dataset: DatasetSpec, shards: Sequence[Shard]) -> Iterable[Item |
     """The first rows of a few shards spread over the dataset."""
     from pipeline.source import read_shard
 
-    step = max(1, len(shards) // _LOOKED_AT_SHARDS)
-    for shard in shards[::step][:_LOOKED_AT_SHARDS]:
-        yield from islice(read_shard(dataset, shard), _LOOKED_AT_ROWS)
+    looked_at = min(len(shards), _LOOKED_AT_SHARDS)
+    for at in range(looked_at):
+        yield from islice(read_shard(dataset, shards[at * len(shards) // looked_at]), _LOOKED_AT_ROWS)
 
 
 def _shared_length(texts: Sequence[str]) -> int:
