@@ -10,10 +10,10 @@ from typing import Any
 
 import ray
 
+from actors.recovery import restore_market
 from budgets.market import Market
 from budgets.messages import MarketStatus, Reply, WorkerReport
 from pipeline.records import Shard
-from actors.recovery import restore_market
 from pipeline.store import Store
 
 

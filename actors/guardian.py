@@ -29,7 +29,7 @@ Process = tuple[int, int]
 
 def guard(grace: float = _GRACE) -> subprocess.Popen[bytes]:
     """Guard the calling process. The returned handle's ``stdin`` is the life line: keep it, never close it."""
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own interpreter on this very file
         [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), str(grace)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -15,7 +15,6 @@ from pipeline.spec import JobSpec
 from verifiers.contract import Closable, Verifier, checked
 from verifiers.registry import Correctness, make_verifier
 
-
 # A whole question's check; single comparisons have their own, shorter limits.
 _BATCH_SECONDS = 120.0
 
@@ -38,7 +37,9 @@ class RuleJudge:
     """Runs the job's verifiers over a question's samples, each distinct answer once."""
 
     def __init__(self, spec: JobSpec) -> None:
-        self._verifiers: list[Verifier] = [checked(make_verifier(one, spec.answer), _BATCH_SECONDS) for one in spec.verifiers]
+        self._verifiers: list[Verifier] = [
+            checked(make_verifier(one, spec.answer), _BATCH_SECONDS) for one in spec.verifiers
+        ]
         self._correctness = Correctness(spec.answer)
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:

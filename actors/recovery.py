@@ -1,7 +1,7 @@
 """The market of a run as its directory proves it: there is no second source of truth.
 
 Spent is what the journal holds, repetitions included. Committed shards bring their parked demand back, read from the
-answers that ran out of budget, so that a resume or a larger budget goes on with the best of them.
+answers whose next sample the market refused, so that a resume or a larger budget goes on with the best of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from budgets.curve import DemandCurve
 from budgets.market import Market
 from budgets.messages import Commit
-from pipeline.records import Shard, StopReason
+from pipeline.records import Shard
 from pipeline.run import Run
 from pipeline.store import Store
 
-_COLUMNS = ["stop_reason", "next_value", "samples", "tokens"]
+_COLUMNS = ["next_value", "samples", "tokens"]
 
 
 def restore_market(store: Store, budget: int, shards: list[Shard]) -> Market:
@@ -32,10 +32,9 @@ def restore_market(store: Store, budget: int, shards: list[Shard]) -> Market:
 
 
 def _parked(run: Run, shard_id: int) -> tuple[tuple[float, int], ...]:
-    """Demand of a committed shard's exhausted questions: value of the next sample, expected tokens."""
-    rows = run.shard_answers(shard_id).to_table(
-        columns=_COLUMNS, filter=pc.field("stop_reason") == StopReason.EXHAUSTED.value
-    )
+    """Demand of a committed shard's refused questions: value of the next sample, expected tokens."""
+    wanting = (pc.field("next_value") > 0) | (pc.field("samples") == 0)
+    rows = run.shard_answers(shard_id).to_table(columns=_COLUMNS, filter=wanting, use_threads=False)
     curve = DemandCurve()
     for row in rows.to_pylist():
         # A question that never got a sample has no price of its own: the minimum comes before everything.

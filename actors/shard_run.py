@@ -17,7 +17,7 @@ from actors.judge import Judgement
 from actors.session import QuestionSession
 from budgets.curve import DemandCurve
 from budgets.messages import ShardState
-from pipeline.records import Answer, DeadLetter, Decision, Item, Sample, StopReason
+from pipeline.records import Answer, DeadLetter, Decision, Item, Sample
 from strategies.base import Solution
 
 Journal = dict[str, dict[tuple[str, int], Sample]]
@@ -98,7 +98,7 @@ class ShardRun:
         return groups
 
     def close(self, session: QuestionSession, solution: Solution, judgement: Judgement, seconds: float) -> None:
-        """A question is answered. Every sample ever paid for it is kept, those the strategy never asked for included."""
+        """A question is answered. Every sample ever paid for is kept, also what the strategy never asked for."""
         item = session.item
         paid = self._all_samples(session)
         judged = {
@@ -139,7 +139,7 @@ class ShardRun:
                 seconds=seconds,
             )
         )
-        if solution.stop_reason is StopReason.EXHAUSTED:
+        if solution.next_value > 0:
             self.parked.add(solution.next_value, math.ceil(session.expected_tokens))
 
     def bury(self, item: Item, boundary: str, error: str, session: QuestionSession | None = None) -> None:

@@ -12,6 +12,7 @@ allocator. Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -63,6 +64,7 @@ class Station:
         self._active = 0
         self._exclusive = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._generating: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
         self._seq = 0
@@ -97,17 +99,14 @@ class Station:
 
     async def _rest(self, reply: Reply) -> None:
         """Wait for the next sync: a second, or a moment when something waits that money could start."""
-        assert self._failure is not None
         starved = self._idle_slots() > 0
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._wake.clear()
-        waiter: asyncio.Future[object] = asyncio.ensure_future(self._wake.wait())
         await asyncio.sleep(SYNC_MIN_SECONDS)
-        if not (starved and (reply.grants or reply.open_shards or len(self._desk))):
-            await asyncio.wait(
-                {waiter, self._failure}, timeout=SYNC_SECONDS - SYNC_MIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        waiter.cancel()
+        if starved and (reply.grants or reply.open_shards or len(self._desk)):
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), SYNC_SECONDS - SYNC_MIN_SECONDS)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -278,7 +277,7 @@ class Station:
 
     def _pump(self) -> None:
         """Start the best bids, at the price or above it, while slots and money last."""
-        while self._idle_slots() > 0 and not self._stopping:
+        while self._idle_slots() > 0 and not self._stopping and not self._warming():
             ask = self._desk.take(self._wallet.free, self._price)
             if ask is None:
                 if self._desk:
@@ -287,7 +286,17 @@ class Station:
             self._wallet.reserve(ask.worst)
             ask.request_id = f"{self._life}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
             self._running[ask.request_id] = ask
-            self._spawn(self._generate(ask))
+            generating = self._spawn(self._generate(ask))
+            self._generating.add(generating)
+            generating.add_done_callback(self._generating.discard)
+
+    def _warming(self) -> bool:
+        """Until one sample has landed, only one runs: it fills the prefix cache for all that share its beginning.
+
+        Measured on the example job: without this, 128 prompts of 190 tokens were computed side by side, two fifths of
+        its whole budget.
+        """
+        return self._cost.count == 0 and bool(self._running)
 
     async def _generate(self, ask: Ask) -> None:
         began = time.monotonic()
@@ -347,6 +356,7 @@ class Station:
             return
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(task.exception())  # type: ignore[arg-type]
+        self._wake.set()
 
     async def _flush_often(self) -> None:
         while True:
@@ -357,16 +367,11 @@ class Station:
         """Leave nothing running and nothing paid unwritten."""
         for request_id in list(self._running):
             self._engine.cancel(request_id)
-        end = time.monotonic() + _ABORT_SECONDS
-        while self._running and time.monotonic() < end and not self._broken():
-            await asyncio.sleep(0.02)
+        if self._generating:
+            await asyncio.wait(self._generating, timeout=_ABORT_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         await self._log.flush()
-
-    def _broken(self) -> bool:
-        """A dead engine hands nothing back."""
-        return self._failure is not None and self._failure.done()
 
 
 # How long aborted samples may take to come back with what they cost.

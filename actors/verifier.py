@@ -15,7 +15,7 @@ from actors.judge import Judgement, RuleJudge
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
 
-# A verifier actor restarts by itself; a call that met its death is asked again this often before it is an error verdict.
+# A verifier actor restarts by itself; a call that met its death is asked again this often, then it is an error.
 _ATTEMPTS = 3
 
 

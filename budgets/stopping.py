@@ -180,3 +180,19 @@ def make_rule(text: str) -> StoppingRule:
         raise SpecError(f"rule {text!r} takes one number; write {name}:{parts[0]}")
     default, parsed = _ONE_NUMBER[name]
     return parsed(parts[0]) if parts else default()
+
+
+FLAT_AFTER = 8
+"""Fewer samples say little about how a vote splits: before this many no question is called hopeless."""
+
+
+def is_hopeless(tally: Tally, threshold: float, cap: int) -> bool:
+    """True where the vote, going on as it went, would not be certain at ``cap`` samples either.
+
+    A forecast, not a bound: the leader and the runner-up are given their present shares of the samples still allowed,
+    and the Beta posterior of the forecast counts is held against ``threshold``. Never true before ``FLAT_AFTER``.
+    """
+    if tally.n < FLAT_AFTER:
+        return False
+    growth = cap / tally.n
+    return p_lead(round(tally.lead_weight * growth), round(tally.runner_up_weight * growth)) < threshold

@@ -149,7 +149,7 @@ class Commits:
                 path = commit.files[kind]
                 try:
                     with pq.ParquetFile(f"{root}/{path}", filesystem=filesystem) as file:
-                        chunks += file.read(columns=["item_id"])["item_id"].chunks
+                        chunks += file.read(columns=["item_id"], use_threads=False)["item_id"].chunks
                 except (pa.ArrowException, OSError) as error:
                     raise StoreError(f"cannot read {self._files.url}/{path}: {error}; restore it") from error
         return pa.concat_arrays(chunks)

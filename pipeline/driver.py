@@ -222,7 +222,7 @@ class _Crew:
         left = None
         if self._rate.tokens_per_second > 0 and self._solving:
             left = (market.budget - market.spent) / self._rate.tokens_per_second
-        phase = "solving" if self._solving else "starting"
+        phase = "starting" if self._starting and not self._solving else "solving"
         self._tell(
             Progress(
                 phase=phase,

@@ -82,7 +82,7 @@ class RunFailed(PonderError):
     boundary = "run"
 
 
-class BudgetDenied(Exception):  # noqa: N818 - an answer of the market, not a failure
+class BudgetDenied(Exception):
     """The market will not pay for these samples at ``price`` (value per token). Answer with what you have."""
 
     def __init__(self, price: float) -> None:

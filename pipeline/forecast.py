@@ -194,8 +194,8 @@ def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
         )
     if spec.cluster.workers > found.shards:
         lines.append(
-            f"cluster.workers: {spec.cluster.workers}, but there are {found.shards} shards, so the others would idle; "
-            "lower cluster.shard_size"
+            f"cluster.workers: {spec.cluster.workers} for shards: {found.shards}, so some workers would idle; "
+            "lower cluster.workers or cluster.shard_size"
         )
     return lines
 

@@ -148,7 +148,8 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
     """
     data = read_existing(files, path)
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+        # Arrow's threads may still free a buffer that Python owns while the interpreter ends, which aborts it.
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
 

@@ -73,7 +73,8 @@ class Sample:
     ``answer`` is canonical, or None where nothing parses. ``prompt_tokens`` counts all prompt tokens, of which
     ``cached_prompt_tokens`` were not computed. ``mean_logprob`` is the mean log-probability (nats) of the chosen
     tokens; ``min_group_confidence`` is DeepConf's lowest group confidence (Fu et al. 2025, §3.1), where measured.
-    ``finish_reason`` is stop, length, abort (the strategy cut it) or interrupted (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
+    ``finish_reason`` is stop, length, abort (the strategy cut it) or interrupted
+    (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
     """
 
     item_id: str

@@ -85,7 +85,7 @@ def forecast_text(found: Forecast) -> str:
     """What ``ponder plan`` prints: the cost of the fewest and the most samples, and warnings."""
     resumes = f" (a run is there: it resumes, {found.spent_before:,} tokens spent so far)" if found.resumes else ""
     lines = [
-        Row("questions", f"{found.items:,} in {found.shards:,} shards"),
+        Row("questions", f"{found.items:,}, shards: {found.shards:,}"),
         Row("reference", "yes" if found.has_reference else "no"),
         Row("output", f"{found.output}{resumes}"),
         Row("budget", f"{found.tokens_budget:,} tokens"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from budgets.stopping import AdaptiveConsistency
+from budgets.stopping import AdaptiveConsistency, is_hopeless
 from budgets.value import voting_value
 from budgets.votes import Tally, p_lead
 from pipeline.errors import BudgetDenied
@@ -47,7 +47,9 @@ class SelfConsistency:
             try:
                 drawn = await session.sample(max(1, need), value=value)
             except BudgetDenied:
-                return _solution(tally, first, StopReason.EXHAUSTED, self._bid(tally, item, session))
+                flat = is_hopeless(tally, self.confidence, self.max_samples)
+                reason = StopReason.HOPELESS if flat else StopReason.EXHAUSTED
+                return _solution(tally, first, reason, self._bid(tally, item, session))
             for sample in drawn:
                 tally.add(sample.answer)
                 if sample.answer is not None:

@@ -59,7 +59,7 @@ class ScriptedEngine:
         words = tuple(range(len(text.split())))
         if len(words) + 1 > self._max_len:
             raise RequestRejected(
-                f"the prompt has {len(words)} tokens; model.max_model_len is {self._max_len}: shorten it or raise the limit"
+                f"the prompt has {len(words)} tokens; model.max_model_len is {self._max_len}: shorten the prompt"
             )
         return Prompt(words, text)
 

@@ -31,7 +31,9 @@ def job(arguments: argparse.Namespace, folder: str) -> Any:
     from pipeline.spec import parse
 
     data = Path(folder, "prompts.jsonl")
-    data.write_text("".join(json.dumps({"id": str(i), "prompt": p}) + "\n" for i, p in enumerate(prompts(arguments.questions))))
+    data.write_text(
+        "".join(json.dumps({"id": str(i), "prompt": p}) + "\n" for i, p in enumerate(prompts(arguments.questions)))
+    )
     return parse(
         {
             "dataset": {"path": str(data), "id": "id"},
@@ -60,7 +62,9 @@ def plain(arguments: argparse.Namespace) -> dict[str, float]:
         prepare_environment(spec)
         from vllm import LLM, SamplingParams
 
-        settings = {k: v for k, v in _arguments(spec, resolve_model(spec.model.name)).items() if k != "disable_log_stats"}
+        settings = {
+            k: v for k, v in _arguments(spec, resolve_model(spec.model.name)).items() if k != "disable_log_stats"
+        }
         llm = LLM(**settings)
         params = SamplingParams(temperature=1.0, max_tokens=arguments.max_tokens, n=arguments.n, logprobs=0)
         llm.generate([WARM_UP] * 4, SamplingParams(max_tokens=16), use_tqdm=False)
@@ -128,16 +132,25 @@ def main() -> None:
     if arguments.side:
         print(json.dumps({"plain": plain, "ponder": ponder}[arguments.side](arguments)))
         return
-    options = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("questions", "n", "max-tokens", "slots")]
+    options = [
+        f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("questions", "n", "max-tokens", "slots")
+    ]
     rounds = []
     for _ in range(arguments.rounds):
         rate = {side: in_a_process(side, options) for side in ("plain", "ponder")}
         rounds.append(rate | {"ratio": rate["ponder"] / rate["plain"]})
         if not arguments.json:
-            print(f"plain {rate['plain']:.0f} tokens/s   ponder {rate['ponder']:.0f} tokens/s   ratio {rounds[-1]['ratio']:.3f}", flush=True)
+            print(
+                f"tokens/s: plain {rate['plain']:.0f}, ponder {rate['ponder']:.0f}, ratio {rounds[-1]['ratio']:.3f}",
+                flush=True,
+            )
     ratios = [one["ratio"] for one in rounds]
     result = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "rounds": rounds}
-    print(json.dumps(result) if arguments.json else f"ratio {result['ratio']:.3f} ({result['lowest']:.3f}–{result['highest']:.3f})")
+    print(
+        json.dumps(result)
+        if arguments.json
+        else f"ratio {result['ratio']:.3f} ({result['lowest']:.3f}–{result['highest']:.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -63,8 +63,10 @@ async def work(spec: JobSpec, lives: list[str], engine=None) -> Market:
 
 def outcome(spec: JobSpec) -> tuple[list[dict], list[dict], list[dict]]:
     run = open_run(spec.output)
-    return tuple(sorted(table.to_table().to_pylist(), key=lambda row: row["item_id"]) for table in (
-        run.answers(), run.samples(), run.dead_letters()))
+    return tuple(
+        sorted(table.to_table().to_pylist(), key=lambda row: row["item_id"])
+        for table in (run.answers(), run.samples(), run.dead_letters())
+    )
 
 
 def spent(spec: JobSpec) -> int:
@@ -132,7 +134,7 @@ async def test_a_second_run_draws_nothing(tmp_path):
 async def test_a_top_up_spends_only_the_difference(tmp_path):
     spec = make_job(tmp_path, budget={"tokens": 300})
     await work(spec, ["w-0"])
-    first_answers, first_samples, _ = outcome(spec)
+    _, first_samples, _ = outcome(spec)
     larger = make_job(tmp_path, budget={"tokens": 100_000})
     await work(larger, ["w-1"])
     answers, samples, _ = outcome(larger)
@@ -258,7 +260,8 @@ async def test_stop_aborts_and_keeps_what_was_paid(tmp_path):
     await asyncio.wait_for(running, 30)
     kept = [s for shard in shards for s in store.read_journal(shard)]
     assert {s.finish_reason for s in kept} == {"interrupted"}
-    assert len(kept) == spec.model.max_num_seqs
+    # The very first sample runs alone, to fill the prefix cache.
+    assert len(kept) == 1
     assert spent(spec) == sum(s.billed_tokens for s in kept)
     await work(make_job(tmp_path), ["w-1"])
     answers, samples, _ = outcome(spec)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.stopping import AdaptiveConsistency, EarlyStoppingSelfConsistency, FixedN, PPR1v1, make_rule
+from budgets.stopping import AdaptiveConsistency, EarlyStoppingSelfConsistency, FixedN, PPR1v1, is_hopeless, make_rule
 from budgets.votes import Tally
 from pipeline.errors import SpecError
 
@@ -129,3 +129,16 @@ def test_an_unknown_rule_lists_the_known_ones():
 def test_unknown_form():
     with pytest.raises(SpecError, match="form is 'gamma'"):
         AdaptiveConsistency("gamma")
+
+
+def test_a_flat_vote_is_hopeless_and_an_early_or_leaning_one_is_not():
+    def tally_of(answers: str) -> Tally:
+        tally = Tally()
+        for answer in answers:
+            tally.add(answer)
+        return tally
+
+    assert is_hopeless(tally_of("abababab"), 0.95, 40)
+    assert is_hopeless(tally_of("aaaaabbb"), 0.95, 40)  # 25:15 at the cap, P_lead .943
+    assert not is_hopeless(tally_of("aaaaaabb"), 0.95, 40)
+    assert not is_hopeless(tally_of("abab"), 0.95, 40)

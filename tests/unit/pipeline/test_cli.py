@@ -259,7 +259,7 @@ def test_no_command_shows_help() -> None:
 def test_plan(job: Path) -> None:
     result = call("plan", job)
     assert result.exit_code == 0, result.output
-    assert "3 in 1 shards" in result.stdout
+    assert "3, shards: 1" in result.stdout
     found = last_object(call("plan", job, "--json"))
     assert (found["items"], found["shards"], found["max_samples"], found["resumes"]) == (3, 1, 40, False)
     assert found["minimum"].keys() == {"expected", "worst"}

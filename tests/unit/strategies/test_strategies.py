@@ -103,6 +103,15 @@ async def test_outbid_answers_with_what_there_is_and_says_what_more_was_worth():
     assert math.isclose(solution.next_value, (5 / 16) / math.sqrt(3) / 10)
 
 
+async def test_outbid_with_a_flat_vote_is_hopeless():
+    flat = await solve(SelfConsistency(), ScriptedSession(["7", "8"] * 4, budget=8))
+    assert (flat.answer, flat.stop_reason) == ("7", StopReason.HOPELESS)
+    assert flat.next_value > 0
+    # 5:3 of 8 forecasts 25:15 of 40, P_lead .94 < .95; 6:2 forecasts 30:10, P_lead > .99.
+    near = await solve(SelfConsistency(), ScriptedSession(["7", "8", "7", "8", "7", "7", "7", "7"][:8], budget=7))
+    assert near.stop_reason is StopReason.EXHAUSTED
+
+
 async def test_no_money_at_all_is_exhausted_without_an_answer():
     solution = await solve(SelfConsistency(), ScriptedSession([]))
     assert (solution.answer, solution.stop_reason, solution.next_value) == (None, StopReason.EXHAUSTED, math.inf)
