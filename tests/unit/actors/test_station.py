@@ -242,11 +242,12 @@ async def test_a_failed_journal_write_ends_the_station(tmp_path):
 
 
 async def test_stop_aborts_and_keeps_what_was_paid(tmp_path):
-    spec = make_job(tmp_path, model={"options": {"seconds": 30.0}})
+    spec = make_job(tmp_path)
+    slow = ScriptedEngine(make_job(tmp_path, model={"options": {"seconds": 30.0}}))
     store = begin(spec)
     shards = {shard.shard_id: shard for shard in store.read_plan()}
     market = restore_market(store, 10**6, list(shards.values()))
-    station = Station(spec, shards, ScriptedEngine(spec), store, RuleJudge(spec), "w-0")
+    station = Station(spec, shards, slow, store, RuleJudge(spec), "w-0")
     seen = asyncio.Event()
 
     async def sync(report):
@@ -263,7 +264,7 @@ async def test_stop_aborts_and_keeps_what_was_paid(tmp_path):
     # The very first sample runs alone, to fill the prefix cache.
     assert len(kept) == 1
     assert spent(spec) == sum(s.billed_tokens for s in kept)
-    await work(make_job(tmp_path), ["w-1"])
+    await work(spec, ["w-1"])
     answers, samples, _ = outcome(spec)
     assert ids(answers) == ALL
     cut = {s["item_id"] for s in samples if s["finish_reason"] == "interrupted"}
