@@ -1,4 +1,4 @@
-# make demo   all set-up, then the main job on the bundled model
+# make demo   all set-up, then the main job on the bundled model, into a run directory of its own
 # make test   all set-up, then every check and test
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ $(STAMP):
 	@touch $@
 
 demo: setup
-	@$(BIN)/ponder run jobs/examples/arithmetic.yaml
+	@$(BIN)/ponder run jobs/examples/arithmetic.yaml --output runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 lint: setup
 	$(BIN)/ruff format --check .

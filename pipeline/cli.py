@@ -9,6 +9,7 @@ interrupted, state saved. Loads nothing heavy before a command needs it: ``--hel
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -279,5 +280,21 @@ def _print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
 
 
+def entry() -> None:
+    """The console script: ``main``, then out at once.
+
+    Arrow's threads may still hold buffers that Python owns; an interpreter that shuts down under them sometimes aborts
+    (exit code 134 after a run that succeeded). Everything of ours is closed by now, so nothing is left to tear down.
+    """
+    try:
+        main()
+        code: object = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1 if code else 0)
+
+
 if __name__ == "__main__":
-    main()
+    entry()

@@ -5,6 +5,7 @@
     │   ├── SpecError         a field of the job file
     │   ├── SourceError       the dataset cannot be read, or breaks its promises (duplicate ids, no rows)
     │   └── RunMismatch       the output directory holds another run
+    ├── StoreRefused          the run directory cannot be used with these credentials or this bucket: usage and store
     ├── StoreError            a write or read of the run directory failed: the run stops, nothing is half-committed
     ├── EngineError           the engine is gone; every request in flight is lost
     │   └── RequestRejected   the engine refused this one request (too long, bad parameters): a dead-letter row
@@ -50,6 +51,12 @@ class RunMismatch(UsageError):
 
 class StoreError(PonderError):
     """Reading or writing the run directory failed. Never swallowed: a lost write is a lost row."""
+
+    boundary = "store"
+
+
+class StoreRefused(UsageError, StoreError):
+    """The object store refuses the caller or has no such bucket: something to mend outside, exit code 2."""
 
     boundary = "store"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import StoreError, StoreRefused, UsageError
 
 TEMPORARY = ".tmp-"
 """Local names that begin like this are writes under way (or cut short): no listing shows them."""
@@ -272,7 +272,8 @@ class S3Files:
             mend = "no answer from the server; check AWS_ENDPOINT_URL, the network and that credentials are set"
         else:
             mend = "the server refused; see its answer above"
-        return StoreError(f"cannot {operation} {self.url}/{path}: {shown}; {mend}")
+        kind = StoreRefused if code in _REFUSED or code == "NoSuchBucket" else StoreError
+        return kind(f"cannot {operation} {self.url}/{path}: {shown}; {mend}")
 
 
 _TAKEN = {"PreconditionFailed", "412"}
