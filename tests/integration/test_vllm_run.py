@@ -28,8 +28,9 @@ def test_a_killed_engine_is_replaced_and_no_engine_is_left(tmp_path: Path) -> No
         f"dataset.path={EXAMPLES / 'arithmetic.jsonl'}",
         f"dataset.limit={ROWS}",
         "model.name=smollm2-135m",
-        # Few slots, so that the middle of the run is long enough to be met.
-        "model.max_num_seqs=4",
+        # Few slots, so that the middle of the run is long enough to be met; a low cap, so that its end comes soon.
+        "model.max_num_seqs=8",
+        "strategy.max_samples=10",
         "cluster.workers=1",
         "cluster.shard_size=4",
         f"budget.tokens={BUDGET}",
