@@ -1,6 +1,6 @@
 """Tokens a second through Ponder against a plain ``vllm.LLM.generate`` call: same model, prompts, n and limits.
 
-    python -m tests.benchmarks.throughput [--questions 64] [--n 8] [--max-tokens 96] [--rounds 3] [--json]
+    python -m tests.benchmarks.throughput [--questions 48] [--n 8] [--max-tokens 64] [--rounds 3] [--json]
 
 Each side runs in a process of its own, one after the other, round by round, so that a machine whose speed drifts slows
 both. Engine start and one warm-up generation are excluded from both. Ponder's side is a worker's whole inside: market,
@@ -121,9 +121,9 @@ def in_a_process(side: str, options: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--questions", type=int, default=48)
     parser.add_argument("--n", type=int, default=8)
-    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--slots", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
