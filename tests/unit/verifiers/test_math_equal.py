@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -212,7 +213,22 @@ async def test_math_verify_and_an_answer_on_which_it_hangs() -> None:
     assert died(before)
     assert (await verifier.judge("2^2", "x = 4")).score == 1.0
     await verifier.close()
-    assert "sympy" not in sys.modules
+
+
+def test_sympy_stays_in_the_children() -> None:
+    # In an interpreter of its own: other tests of this one may have loaded it.
+    script = (
+        "import asyncio, sys\n"
+        "from verifiers.math_equal import MathVerifier\n"
+        "async def main():\n"
+        "    verifier = MathVerifier(60.0)\n"
+        "    assert (await verifier.judge('2^2', 'x = 4')).score == 1.0\n"
+        "    await verifier.close()\n"
+        "asyncio.run(main())\n"
+        "assert not {'sympy', 'math_verify'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 async def test_a_child_nobody_kills_ends_by_its_processor_time() -> None:
