@@ -270,5 +270,6 @@ async def test_children_die_with_a_killed_parent() -> None:
     pids = [int(pid) for pid in (await parent.stdout.readline()).split()]
     assert len(pids) == 2
     parent.send_signal(signal.SIGKILL)
-    await parent.wait()
+    # To the end of its output, so that no pipe of it outlives the event loop.
+    await parent.communicate()
     assert died(pids)
