@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from actors.guardian import descendants
 
 WARM_UP = "Once upon a time there was a"
 
@@ -119,6 +124,14 @@ def in_a_process(side: str, options: list[str]) -> float:
     return float(measured["tokens"] / measured["seconds"])
 
 
+def _leave() -> None:
+    """End at once: a plain ``LLM`` waits for its engine processes at exit, which wait for it."""
+    for pid, _ in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=48)
@@ -130,8 +143,8 @@ def main() -> None:
     parser.add_argument("--side", choices=["plain", "ponder"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps({"plain": plain, "ponder": ponder}[arguments.side](arguments)))
-        return
+        print(json.dumps({"plain": plain, "ponder": ponder}[arguments.side](arguments)), flush=True)
+        _leave()
     options = [
         f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("questions", "n", "max-tokens", "slots")
     ]
