@@ -1,7 +1,7 @@
 """Sees to it that a process's descendants do not outlive it, however it dies.
 
 vLLM's engine processes survive a SIGKILL of the worker that started them (measured: still spinning ten minutes later),
-and so do Ray's daemons after their driver. ``guard`` starts a small process that holds the read end of a pipe; the
+and Ray's daemons may survive their driver. ``guard`` starts a small process that holds the read end of a pipe; the
 kernel closes the write end when the guarded process ends, by whatever cause, and the guardian then kills every
 descendant it has seen, each checked by its start time so that a reused process id is never hit.
 

@@ -293,8 +293,8 @@ class Station:
     def _warming(self) -> bool:
         """Until one sample has landed, only one runs: it fills the prefix cache for all that share its beginning.
 
-        Measured on the example job: without this, 128 prompts of 190 tokens were computed side by side, two fifths of
-        its whole budget.
+        Meant to spare prompts that share a beginning from being computed side by side. What it saves is not shown: two
+        noisy runs of the example job drew 1,473 samples without it and 1,500 with it from 60,000 tokens.
         """
         return self._cost.count == 0 and bool(self._running)
 

@@ -149,7 +149,7 @@ class _Crew:
             return
         from actors.guardian import guard
 
-        # A local cluster must not outlive this process: Ray's daemons survive a SIGKILL of their driver.
+        # A local cluster must not outlive this process: Ray's daemons may survive a SIGKILL of theirs.
         self._guardian = guard()
         wanted = self._spec.cluster.workers * self._spec.cluster.cpus_per_worker
         ray.init(
