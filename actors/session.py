@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from actors.desk import Ask
 from actors.engines.base import Prompt
+from budgets.cost import CostModel
 from budgets.value import ExpectedTokens
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample
@@ -36,6 +37,7 @@ class Terms:
     """What a session needs of the worker it runs in; the worker is behind these callables and nothing else."""
 
     spec: JobSpec
+    cost: CostModel
     submit: Callable[[Ask], None]
     cancel: Callable[[str], None]
     prior_tokens: Callable[[], float]
@@ -105,7 +107,7 @@ class QuestionSession:
             self._next[key] = samples[-1].sample_index + 1
         self.drawn.extend(samples)
         for sample in samples:
-            self._cost.add(sample.billed_tokens)
+            self._cost.add(self.terms.cost.of(sample))
         return samples
 
     def cancel(self) -> None:
@@ -126,7 +128,7 @@ class QuestionSession:
         return indices
 
     def _ask(self, key: str, index: int, temperature: float, value: float) -> Ask:
-        worst = len(self.prompt.token_ids) + self.terms.spec.sampling.max_tokens
+        worst = self.terms.cost.worst(len(self.prompt.token_ids), self.terms.spec.sampling.max_tokens)
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         return Ask(
             bid=value,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from actors.judge import Judgement
 from actors.session import QuestionSession
+from budgets.cost import CostModel
 from budgets.curve import DemandCurve
-from budgets.messages import ShardState
+from budgets.messages import ShardLease, ShardState
 from pipeline.records import Answer, DeadLetter, Decision, Item, Sample
 from strategies.base import Solution
 
@@ -43,6 +44,7 @@ class ShardRun:
     items: tuple[Item, ...]
     journal: Journal
     attempts: Mapping[str, int]
+    cost: CostModel
     answers: dict[str, Answer] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
@@ -56,19 +58,18 @@ class ShardRun:
     @classmethod
     def open(
         cls,
-        shard_id: int,
-        generation: int,
-        min_value: float,
+        lease: ShardLease,
         rows: Iterable[Item | DeadLetter],
         journal: Iterable[Sample],
         attempts: Mapping[str, int],
         max_attempts: int,
+        cost: CostModel,
     ) -> ShardRun:
         """Sort a shard's rows into questions to run and rows that are already lost."""
         paid: Journal = defaultdict(dict)
         for sample in journal:
             paid[sample.item_id][(sample.prompt_key, sample.sample_index)] = sample
-        run = cls(shard_id, generation, min_value, (), dict(paid), attempts)
+        run = cls(lease.shard_id, lease.generation, lease.min_value, (), dict(paid), attempts, cost)
         items = []
         for row in rows:
             run.total += 1
@@ -109,9 +110,7 @@ class ShardRun:
             dataclasses.replace(sample, verdicts=judged.get((sample.prompt_key, sample.sample_index), sample.verdicts))
             for sample in paid
         ]
-        self.samples[item.item_id] = kept
-        tokens = sum(sample.billed_tokens for sample in kept)
-        self.finished_tokens += tokens
+        tokens = self._keep(item, kept)
         self.answers[item.item_id] = Answer(
             item_id=item.item_id,
             answer=solution.answer,
@@ -174,6 +173,12 @@ class ShardRun:
             committed=self.committed,
             parked=tuple(self.parked.to_pairs()) if self.committed else (),
         )
+
+    def _keep(self, item: Item, paid: list[Sample]) -> int:
+        """Book a question's samples; the tokens they took to generate."""
+        self.samples[item.item_id] = paid
+        self.finished_tokens += self.cost.of_all(paid)
+        return sum(sample.billed_tokens for sample in paid)
 
     def _all_samples(self, session: QuestionSession) -> list[Sample]:
         """Samples the strategy saw, then others in the journal (an earlier strategy's, or past where it stopped)."""

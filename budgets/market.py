@@ -74,6 +74,9 @@ class Market:
         self._worst_seen = 0
         self._least_seen = 0
         self._price = 0.0
+        self._pace: int | None = None
+        self._hurry = False
+        self._expired = False
         self._done = False
         self._close_or_reopen()
 
@@ -127,6 +130,8 @@ class Market:
             open_shards=self._leases.held_by(report.worker),
             acked_commits=acked_commits,
             done=self._done,
+            hurry=self._hurry and not self._leases.waiting and not self._leases.unstarted,
+            expired=self._expired,
         )
         return worker.reply
 
@@ -152,9 +157,22 @@ class Market:
         self._done = False
         self._close_or_reopen()
 
+    def pace(self, tokens: int | None, hurry: bool = False) -> None:
+        """Sell as if only ``tokens`` more could be computed (None: no limit), because time runs out before the budget.
+
+        ``hurry``: at the tail, slots that would idle may draw several samples of one question at once.
+        """
+        self._pace = None if tokens is None else self._spent() + max(0, tokens)
+        self._hurry = hurry
+
+    def expire(self) -> None:
+        """The deadline has come: nothing more is sold, and every open question is answered with what it has."""
+        self._expired = True
+        self._close_or_reopen()
+
     def snapshot(self) -> MarketStatus:
         """Where the market stands now."""
-        unsettled = sum(w.report.spent - self.ledger.settled_by(name) for name, w in self._workers.items())
+        unsettled = self._unsettled()
         return MarketStatus(
             budget=self.ledger.budget,
             spent=self.ledger.spent + unsettled,
@@ -173,8 +191,23 @@ class Market:
         unstarted = self._leases.unstarted
         if not unstarted:
             return 0
-        left = max(0, self.ledger.budget - self._leases.finished_tokens)
+        left = max(0, self._ceiling() - self._leases.finished_tokens)
         return max(unstarted * left // (self._leases.items - self._leases.finished), self._worst_seen)
+
+    def _unsettled(self) -> int:
+        return sum(w.report.spent - self.ledger.settled_by(name) for name, w in self._workers.items())
+
+    def _spent(self) -> int:
+        return self.ledger.spent + self._unsettled()
+
+    def _ceiling(self) -> int:
+        return self.ledger.budget if self._pace is None else min(self.ledger.budget, self._pace)
+
+    def _free(self) -> int:
+        """Tokens that may still be granted: under the budget, and under what time allows."""
+        if self._expired:
+            return 0
+        return max(0, min(self.ledger.free, self._ceiling() - self.ledger.spent - self.ledger.reserved))
 
     def _watch(self, worker: _Worker, report: WorkerReport) -> None:
         self._waiting.add_pairs(worker.report.demand, -1)
@@ -190,13 +223,13 @@ class Market:
             self._least_seen = min(self._least_seen or report.smallest_worst, report.smallest_worst)
 
     def _clear(self, worker: _Worker) -> tuple[float, int]:
-        available = max(0, self.ledger.free - self.holdback())
+        available = max(0, self._free() - self.holdback())
         supply = available + self._covered
         everything = DemandCurve.from_pairs(self._waiting.to_pairs())
         everything.merge(self._leases.parked)
         self._price = price = everything.marginal(supply)
         needs = needs_of(worker.report, sum(grant.tokens for grant in worker.unacked.values()), price)
-        minimums = min(needs.minimum, self.ledger.free)
+        minimums = min(needs.minimum, self._free())
         room = max(0, min(available - minimums, supply - self._waiting.at_or_above(float("inf"))))
         above = min(needs.above, room)
         at_price = min(needs.at_price, room - above, max(0, supply - everything.at_or_above(just_above(price))))
@@ -216,7 +249,7 @@ class Market:
     def _lease(self, worker: _Worker) -> None:
         name = worker.report.worker
         wants = worker.report.wants_shards - self._leases.unreported(name)
-        if wants > 0 and worker.report.capacity > 0:
+        if wants > 0 and (worker.report.capacity > 0 or self._expired):
             # No more than an even share at once, so that the last shards do not pile up on who asks first.
             self._leases.lease(name, min(wants, -(-self._leases.waiting // len(self._workers))))
 
@@ -231,7 +264,7 @@ class Market:
         """What an idle worker with waiting requests is told to refuse: ``deny_below`` and ``dry``."""
         quiet = not self._busy
         smallest = [w.report.smallest_worst for w in self._workers.values() if w.report.demand] if quiet else []
-        if quiet and self.ledger.free < min(smallest):
+        if self._expired or (quiet and self._free() < min(smallest)):
             return float("inf"), True
         finite = [bid for bid, _ in reversed(worker.report.demand) if bid < float("inf")]
         if not finite:
@@ -246,17 +279,17 @@ class Market:
 
     def _last_resort(self, worker: _Worker) -> bool:
         """Where nothing moves anywhere and the rest pays for some request, though not the best one: grant it."""
-        if self._busy or self.ledger.free < worker.report.smallest_worst:
+        if self._busy or self._free() < worker.report.smallest_worst:
             return False
-        self._grant(worker, min(self.ledger.free, worker.demand, needs_of(worker.report, 0, 0.0).room))
+        self._grant(worker, min(self._free(), worker.demand, needs_of(worker.report, 0, 0.0).room))
         self._mark(worker)
         return True
 
     def _close_or_reopen(self) -> None:
         if self._done or not self._leases.all_committed or self.ledger.reserved:
             return
-        if self.ledger.free >= max(1, self._least_seen):
-            self._leases.reopen(self._leases.parked.marginal(self.ledger.free))
+        if not self._expired and self._free() >= max(1, self._least_seen):
+            self._leases.reopen(self._leases.parked.marginal(self._free()))
         self._done = self._leases.all_committed
 
 

@@ -6,6 +6,7 @@ import pytest
 from actors.desk import Ask
 from actors.engines.base import Prompt
 from actors.session import QuestionSession, Terms, prompt_key
+from budgets.cost import TOKENS
 from pipeline.errors import BudgetDenied
 from pipeline.records import Sample
 from tests.factories import make_item, make_sample, make_spec
@@ -23,7 +24,7 @@ class Worker:
         self.cancelled: list[str] = []
 
     def terms(self) -> Terms:
-        return Terms(SPEC, self.asks.append, self.cancelled.append, lambda: 12.0)
+        return Terms(SPEC, TOKENS, self.asks.append, self.cancelled.append, lambda: 12.0)
 
     def pay(self, index: int) -> None:
         ask = next(ask for ask in self.asks if ask.sample_index == index)

@@ -1,0 +1,193 @@
+"""Samples of one worker: wanted, paid for, generated, journalled.
+
+Plain asyncio: no Ray. Invariants:
+
+- a sample is dispatched only after its worst case was reserved in the wallet, and only the best bid is dispatched
+- a sample reaches the journal whether or not its question still wants it
+
+Owns desk, wallet and what runs in the engine. Knows no shard's questions: ``landed`` is told of every sample.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.desk import Ask, Desk
+from actors.engines.base import Completion, Engine, Request
+from actors.logbook import Logbook
+from actors.tasks import Tasks
+from budgets.cost import CostModel
+from budgets.curve import DemandCurve, Pairs
+from budgets.messages import Reply
+from budgets.value import ExpectedTokens
+from budgets.wallet import Wallet
+from pipeline.errors import RequestRejected
+from pipeline.records import Sample
+from pipeline.spec import JobSpec
+from verifiers.canonical import canonical_for
+from verifiers.extract import make_extractor
+
+# How long aborted samples may take to come back with what they cost.
+_ABORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits at the desk. Units are worst cases."""
+
+    demand: Pairs
+    largest: int
+
+
+class Dispatch:
+    """Keeps the engine's slots full with the best bids that the wallet can pay."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        cost: CostModel,
+        engine: Engine,
+        log: Logbook,
+        life: str,
+        tasks: Tasks,
+        landed: Callable[[int, Sample], None],
+    ) -> None:
+        self._engine, self._log, self._life, self._tasks, self._landed = engine, log, life, tasks, landed
+        self._cost_model = cost
+        self._extract = make_extractor(spec.answer)
+        self._canonical = canonical_for(spec.answer)
+        self._running: dict[str, Ask] = {}
+        self._generating: set[asyncio.Task[None]] = set()
+        self._halted = False
+        self.desk, self.wallet = Desk(), Wallet()
+        self.price = 0.0
+        self.costs = ExpectedTokens()
+        """Units a sample of this worker cost so far."""
+
+    @property
+    def inflight(self) -> int:
+        """Samples running."""
+        return len(self._running)
+
+    @property
+    def idle_slots(self) -> int:
+        """Samples the engine could start now."""
+        return max(0, self._engine.capacity - len(self._running))
+
+    def submit(self, ask: Ask) -> None:
+        """Put a wanted sample on the desk."""
+        self.desk.add(ask)
+        if self.idle_slots > 0:
+            asyncio.get_running_loop().call_soon(self.pump)
+
+    def cancel(self, request_id: str) -> None:
+        """Cut a running sample; it comes back as aborted."""
+        self._engine.cancel(request_id)
+
+    def waiting(self) -> Waiting:
+        """The desk as a demand curve."""
+        curve, largest = DemandCurve(), 0
+        for ask in self.desk:
+            if not ask.paid.done():
+                curve.add(ask.bid, ask.worst)
+                largest = max(largest, ask.worst)
+        return Waiting(curve.to_pairs(), largest)
+
+    def give_back(self, largest: int) -> None:
+        """What idles in a wallet is missing elsewhere: keep what the free slots can start, nothing when stuck."""
+        startable = any(
+            ask.bid >= self.price and ask.worst <= self.wallet.free for ask in self.desk if not ask.paid.done()
+        )
+        stuck = not self._running and not startable
+        self.wallet.take_settlements(0 if stuck else largest * self.idle_slots)
+
+    def apply(self, reply: Reply) -> None:
+        """Take grants, price and refusals from the allocator."""
+        self.wallet.acknowledge(reply.acked_settlements)
+        for grant in reply.grants:
+            self.wallet.add(grant)
+        self.price = reply.price
+        if reply.dry:
+            self.desk.deny_all()
+        elif reply.deny_below > 0:
+            self.desk.deny_below(reply.deny_below)
+
+    def pump(self) -> None:
+        """Start the best bids, at the price or above it, while slots and money last."""
+        while self.idle_slots > 0 and not self._halted and not self._warming():
+            ask = self.desk.take(self.wallet.free, self.price)
+            if ask is None:
+                if self.desk:
+                    self._tasks.wake.set()
+                return
+            self.wallet.reserve(ask.worst)
+            ask.request_id = f"{self._life}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
+            self._running[ask.request_id] = ask
+            generating = self._tasks.spawn(self._generate(ask))
+            self._generating.add(generating)
+            generating.add_done_callback(self._generating.discard)
+
+    def halt(self) -> None:
+        """Start nothing more; what is cut from now on was interrupted, not cut by a strategy."""
+        self._halted = True
+
+    async def put_down(self) -> None:
+        """Abort what runs and wait for what it cost."""
+        for request_id in list(self._running):
+            self._engine.cancel(request_id)
+        if self._generating:
+            await asyncio.wait(self._generating, timeout=_ABORT_SECONDS)
+
+    def _warming(self) -> bool:
+        """Until one sample has landed, only one runs: it fills the prefix cache for all that share its beginning.
+
+        Meant to spare prompts that share a beginning from being computed side by side. What it saves is not shown: two
+        noisy runs of the example job drew 1,473 samples without it and 1,500 with it from 60,000 tokens.
+        """
+        return self.costs.count == 0 and bool(self._running)
+
+    async def _generate(self, ask: Ask) -> None:
+        began = time.monotonic()
+        request = Request(ask.request_id, ask.prompt, ask.temperature, ask.sample_index, ask.item.item_id)
+        try:
+            completion = await self._engine.generate(request)
+        except RequestRejected as error:
+            self.wallet.settle(ask.worst, 0)
+            del self._running[ask.request_id]
+            if not ask.paid.done():
+                ask.paid.set_exception(error)
+            self.pump()
+            return
+        sample = self._sample(ask, completion, time.monotonic() - began)
+        used = self._cost_model.of(sample)
+        self.wallet.settle(ask.worst, used)
+        del self._running[ask.request_id]
+        self.costs.add(used)
+        self._log.add(ask.shard_id, sample)
+        self._landed(ask.shard_id, sample)
+        if not ask.paid.done():
+            ask.paid.set_result(sample)
+        # The question's next ask, if any, must be at the desk before the slot is given away.
+        asyncio.get_running_loop().call_soon(self.pump)
+
+    def _sample(self, ask: Ask, completion: Completion, seconds: float) -> Sample:
+        aborted = completion.finish_reason == "abort"
+        return Sample(
+            item_id=ask.item.item_id,
+            sample_index=ask.sample_index,
+            prompt_key=ask.prompt_key,
+            text=completion.text,
+            answer=None if aborted else self._canonical(self._extract(completion.text)),
+            prompt_tokens=completion.prompt_tokens,
+            cached_prompt_tokens=completion.cached_prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            mean_logprob=completion.mean_logprob,
+            min_group_confidence=completion.min_group_confidence,
+            finish_reason="interrupted" if aborted and self._halted else completion.finish_reason,
+            attempt=ask.attempt,
+            seconds=seconds,
+            writer=self._life,
+        )
