@@ -1,7 +1,8 @@
 """The desk: samples that are wanted and not yet paid for, best bid first.
 
 Pure bookkeeping: no engine, no Ray, no clock. A question waits here between asking for a sample and either the engine
-starting on it (``take``) or the market refusing it (``deny_below``, ``deny_all``).
+starting on it (``take``) or the market refusing it (``deny_below``, ``deny_all``). Live workers queue ``Ask``; replay
+queues asks of its own over the same desk: whatever has a bid, a worst case and somebody to tell is a ``Wanted``.
 """
 
 from __future__ import annotations
@@ -12,15 +13,46 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from actors.engines.base import Prompt
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample
 
 
+class Told(Protocol):
+    """Who waits for a sample; an ``asyncio.Future`` is one."""
+
+    def done(self) -> bool:
+        """True once nobody waits any more."""
+        ...
+
+    def set_exception(self, exception: BudgetDenied, /) -> None:
+        """Say that the sample is refused."""
+        ...
+
+
+class Wanted(Protocol):
+    """What the desk needs of an ask; see ``Ask``."""
+
+    @property
+    def bid(self) -> float: ...
+
+    @property
+    def worst(self) -> int: ...
+
+    @property
+    def paid(self) -> Told: ...
+
+
 @dataclass(slots=True)
 class Ask:
-    """One wanted sample. ``worst`` is what a grant must reserve for it, in tokens; ``paid`` resolves to the sample."""
+    """One wanted sample. ``worst`` is what a grant must reserve for it, in units; ``paid`` resolves to the sample.
+
+    ``ahead``: drawn before its question needs it, to fill an idle slot.
+    """
 
     bid: float
     worst: int
@@ -33,23 +65,27 @@ class Ask:
     attempt: int
     paid: asyncio.Future[Sample]
     request_id: str = ""
+    ahead: bool = False
+
+
+W = TypeVar("W", bound=Wanted, default=Ask)
 
 
 @dataclass(slots=True)
-class Desk:
+class Desk(Generic[W]):
     """A heap of asks by bid, first come first served among equals."""
 
-    _heap: list[tuple[float, int, Ask]] = field(default_factory=list)
+    _heap: list[tuple[float, int, W]] = field(default_factory=list)
     _arrivals: int = 0
     _worsts: Counter[int] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def __iter__(self) -> Iterator[Ask]:
+    def __iter__(self) -> Iterator[W]:
         return (ask for _, _, ask in self._heap)
 
-    def add(self, ask: Ask) -> None:
+    def add(self, ask: W) -> None:
         """Queue an ask."""
         self._arrivals += 1
         self._worsts[ask.worst] += 1
@@ -60,12 +96,12 @@ class Desk:
         """The smallest worst case that waits, in tokens; 0 when nothing does."""
         return min(self._worsts, default=0)
 
-    def take(self, free: int, price: float) -> Ask | None:
+    def take(self, free: int, price: float) -> W | None:
         """Remove and return the best ask that bids at least ``price`` and whose worst case fits ``free`` tokens.
 
         One that does not fit does not block the next: its question waits for a larger grant.
         """
-        passed: list[tuple[float, int, Ask]] = []
+        passed: list[tuple[float, int, W]] = []
         found = None
         while self._heap and found is None and free >= self.smallest_worst > 0:
             entry = heapq.heappop(self._heap)
@@ -112,7 +148,7 @@ class Desk:
         self._worsts.clear()
         return denied
 
-    def _forget(self, ask: Ask) -> None:
+    def _forget(self, ask: W) -> None:
         self._worsts[ask.worst] -= 1
         if not self._worsts[ask.worst]:
             del self._worsts[ask.worst]

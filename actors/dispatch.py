@@ -4,6 +4,7 @@ Plain asyncio: no Ray. Invariants:
 
 - a sample is dispatched only after its worst case was reserved in the wallet, and only the best bid is dispatched
 - a sample reaches the journal whether or not its question still wants it
+- from the deadline on nothing starts, and what runs is cut
 
 Owns desk, wallet and what runs in the engine. Knows no shard's questions: ``landed`` is told of every sample.
 """
@@ -11,6 +12,7 @@ Owns desk, wallet and what runs in the engine. Knows no shard's questions: ``lan
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from budgets.curve import DemandCurve, Pairs
 from budgets.messages import Reply
 from budgets.value import ExpectedTokens
 from budgets.wallet import Wallet
-from pipeline.errors import RequestRejected
+from pipeline.errors import BudgetDenied, RequestRejected
 from pipeline.records import Sample
 from pipeline.spec import JobSpec
 from verifiers.canonical import canonical_for
@@ -32,6 +34,8 @@ from verifiers.extract import make_extractor
 
 # How long aborted samples may take to come back with what they cost.
 _ABORT_SECONDS = 5.0
+# Samples of one question drawn ahead of need: past these few the vote has mostly stopped before they are looked at.
+_AHEAD_MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Dispatch:
         self._running: dict[str, Ask] = {}
         self._generating: set[asyncio.Task[None]] = set()
         self._halted = False
+        self._hurry = False
+        self.expired = False
         self.desk, self.wallet = Desk(), Wallet()
         self.price = 0.0
         self.costs = ExpectedTokens()
@@ -79,6 +85,9 @@ class Dispatch:
 
     def submit(self, ask: Ask) -> None:
         """Put a wanted sample on the desk."""
+        if self.expired:
+            ask.paid.set_exception(BudgetDenied(math.inf))
+            return
         self.desk.add(ask)
         if self.idle_slots > 0:
             asyncio.get_running_loop().call_soon(self.pump)
@@ -86,6 +95,16 @@ class Dispatch:
     def cancel(self, request_id: str) -> None:
         """Cut a running sample; it comes back as aborted."""
         self._engine.cancel(request_id)
+
+    def ahead(self) -> int:
+        """How many samples one question may draw before it needs them: its share of slots that would stand idle.
+
+        None unless time is scarcer than tokens: what is drawn ahead and then not needed is paid for all the same.
+        """
+        if not self._hurry or self.expired or self._halted:
+            return 0
+        spare = self.idle_slots - len(self.desk)
+        return max(0, min(_AHEAD_MOST, spare // (len(self._running) + 1)))
 
     def waiting(self) -> Waiting:
         """The desk as a demand curve."""
@@ -110,7 +129,10 @@ class Dispatch:
         for grant in reply.grants:
             self.wallet.add(grant)
         self.price = reply.price
-        if reply.dry:
+        self._hurry = reply.hurry
+        if reply.expired:
+            self._expire()
+        elif reply.dry:
             self.desk.deny_all()
         elif reply.deny_below > 0:
             self.desk.deny_below(reply.deny_below)
@@ -141,6 +163,12 @@ class Dispatch:
         if self._generating:
             await asyncio.wait(self._generating, timeout=_ABORT_SECONDS)
 
+    def _expire(self) -> None:
+        self.expired = True
+        self.desk.deny_all()
+        for request_id in list(self._running):
+            self._engine.cancel(request_id)
+
     def _warming(self) -> bool:
         """Until one sample has landed, only one runs: it fills the prefix cache for all that share its beginning.
 
@@ -169,7 +197,10 @@ class Dispatch:
         self._log.add(ask.shard_id, sample)
         self._landed(ask.shard_id, sample)
         if not ask.paid.done():
-            ask.paid.set_result(sample)
+            if self.expired and sample.aborted:
+                ask.paid.set_exception(BudgetDenied(math.inf))
+            else:
+                ask.paid.set_result(sample)
         # The question's next ask, if any, must be at the desk before the slot is given away.
         asyncio.get_running_loop().call_soon(self.pump)
 
@@ -186,8 +217,12 @@ class Dispatch:
             completion_tokens=completion.completion_tokens,
             mean_logprob=completion.mean_logprob,
             min_group_confidence=completion.min_group_confidence,
-            finish_reason="interrupted" if aborted and self._halted else completion.finish_reason,
+            finish_reason=self._end(ask) if aborted else completion.finish_reason,
             attempt=ask.attempt,
             seconds=seconds,
             writer=self._life,
         )
+
+    def _end(self, ask: Ask) -> str:
+        """Why a sample was cut: the run did it, or the strategy; only what a strategy cut keeps its place in a vote."""
+        return "interrupted" if self._halted or self.expired or ask.ahead else "abort"

@@ -141,7 +141,10 @@ class Questions:
         session: QuestionSession | None = None
         try:
             session = self._session(run, item)
-            solution = await self._strategy.solve(item, session)
+            try:
+                solution = await self._strategy.solve(item, session)
+            finally:
+                await session.finish()
             judgement = await self._judge.judge(item, session.drawn, solution.answer)
             run.close(session, solution, judgement, time.monotonic() - self._started)
         except RequestRejected as error:
@@ -162,7 +165,8 @@ class Questions:
         journal = run.journal.setdefault(item.item_id, {})
         attempt = run.attempts.get(item.item_id, 0)
         prompt = self._engine.prepare(item)
-        return QuestionSession(item, prompt, run.shard_id, self._terms, journal, run.min_value, attempt)
+        most = self._strategy.maximum
+        return QuestionSession(item, prompt, run.shard_id, self._terms, journal, run.min_value, attempt, most)
 
     async def _commit_if_done(self, run: ShardRun) -> None:
         if run.open_count or run.committed or run.committing:

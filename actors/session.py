@@ -1,7 +1,9 @@
 """A question's session: the journal first, then the desk.
 
 Keeps the strategy's promise of determinism: samples are handed out in index order and numbered by the session alone,
-so that a strategy re-executed over the same journal sees the same samples at the same points.
+so that a strategy re-executed over the same journal sees the same samples at the same points. Where slots would stand
+idle and time is short, the next samples are drawn ahead of need; they are handed out in their turn, and those still
+running when the question ends are cut.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +44,8 @@ class Terms:
     submit: Callable[[Ask], None]
     cancel: Callable[[str], None]
     prior_tokens: Callable[[], float]
+    ahead: Callable[[], int] = lambda: 0
+    """How many samples may be drawn before they are needed."""
 
 
 @dataclass
@@ -54,11 +59,14 @@ class QuestionSession:
     journal: Mapping[tuple[str, int], Sample]
     min_value: float = 0.0
     attempt: int = 0
+    most: int = 0
+    """No sample past this many is drawn ahead."""
     drawn: list[Sample] = field(default_factory=list)
     price: float = 0.0
     _cost: ExpectedTokens = field(default_factory=ExpectedTokens)
     _next: dict[str, int] = field(default_factory=dict)
     _open: list[Ask] = field(default_factory=list)
+    _ahead: dict[tuple[str, int], Ask] = field(default_factory=dict)
 
     @property
     def rng(self) -> random.Random:
@@ -76,12 +84,13 @@ class QuestionSession:
         key = prompt_key(self.terms.spec, self.prompt, heat)
         indices = self._indices(key, n)
         found: list[Sample | None] = [self.journal.get((key, index)) for index in indices]
-        asks = {i: self._ask(key, indices[i], heat, value) for i, sample in enumerate(found) if sample is None}
-        if asks and value < self.min_value:
+        missing = [i for i, sample in enumerate(found) if sample is None]
+        if missing and value < self.min_value:
             raise BudgetDenied(self.min_value)
+        asks = {i: self._needed(key, indices[i], heat, value) for i in missing}
         self._open = list(asks.values())
-        for ask in self._open:
-            self.terms.submit(ask)
+        if missing and math.isfinite(value):
+            self._draw_ahead(key, indices[-1] + 1, heat, value)
         denied: BudgetDenied | None = None
         try:
             results = await asyncio.gather(*(ask.paid for ask in self._open), return_exceptions=True)
@@ -110,6 +119,18 @@ class QuestionSession:
             self._cost.add(self.terms.cost.of(sample))
         return samples
 
+    async def finish(self) -> None:
+        """The question has its outcome: withdraw what was asked for ahead of need, cut what runs, wait for its cost."""
+        running = [ask for ask in self._ahead.values() if ask.request_id and not ask.paid.done()]
+        for ask in self._ahead.values():
+            if ask.request_id:
+                if not ask.paid.done():
+                    self.terms.cancel(ask.request_id)
+            else:
+                ask.paid.cancel()
+        self._ahead.clear()
+        await asyncio.gather(*(ask.paid for ask in running), return_exceptions=True)
+
     def cancel(self) -> None:
         """Abort what is in flight; asks still waiting at the desk are withdrawn by the awaiting call."""
         for ask in self._open:
@@ -126,6 +147,32 @@ class QuestionSession:
                 indices.append(index)
             index += 1
         return indices
+
+    def _needed(self, key: str, index: int, temperature: float, value: float) -> Ask:
+        """The ask for a sample that is needed now; one drawn ahead that already runs serves."""
+        early = self._ahead.pop((key, index), None)
+        if early is not None:
+            failed = early.paid.done() and (early.paid.cancelled() or early.paid.exception() is not None)
+            if early.request_id and not failed:
+                early.ahead = False
+                return early
+            early.paid.cancel()
+        ask = self._ask(key, index, temperature, value)
+        self.terms.submit(ask)
+        return ask
+
+    def _draw_ahead(self, key: str, start: int, temperature: float, value: float) -> None:
+        for step in range(self.terms.ahead()):
+            index = start + step
+            if index >= self.most or (key, index) in self.journal or (key, index) in self._ahead:
+                continue
+            # Each is less likely to be needed than the one before it.
+            ask = self._ask(key, index, temperature, value * 0.5 ** (step + 1))
+            ask.ahead = True
+            # A refusal of what nobody needs yet is nobody's to handle.
+            ask.paid.add_done_callback(lambda paid: paid.cancelled() or paid.exception())
+            self._ahead[(key, index)] = ask
+            self.terms.submit(ask)
 
     def _ask(self, key: str, index: int, temperature: float, value: float) -> Ask:
         worst = self.terms.cost.worst(len(self.prompt.token_ids), self.terms.spec.sampling.max_tokens)

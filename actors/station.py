@@ -32,6 +32,8 @@ SYNC_SECONDS = 1.0
 SYNC_MIN_SECONDS = 0.05
 # A new shard is opened while fewer first samples than this many engine-fulls wait.
 _READY_FILLS = 1
+# Shards opened at once after the deadline: their questions only have to be answered with what there is.
+_CLOSING_SHARDS = 4
 
 
 class Station:
@@ -53,7 +55,12 @@ class Station:
         self._dispatch = Dispatch(spec, cost, engine, self._log, life, self._tasks, self._landed)
         worst = cost.worst(0, spec.sampling.max_tokens)
         terms = Terms(
-            spec, cost, self._dispatch.submit, self._dispatch.cancel, lambda: self._dispatch.costs.mean(worst)
+            spec,
+            cost,
+            self._dispatch.submit,
+            self._dispatch.cancel,
+            lambda: self._dispatch.costs.mean(worst),
+            self._dispatch.ahead,
         )
         self._questions = Questions(spec, shards, engine, store, judge, self._log, life, self._tasks, terms)
         self._seq = 0
@@ -120,7 +127,7 @@ class Station:
         first = sum(1 for ask in self._dispatch.desk if ask.bid == float("inf"))
         if self._stopping or first >= _READY_FILLS * self._engine.capacity:
             return 0
-        return self._questions.wanted()
+        return self._questions.wanted() * (_CLOSING_SHARDS if self._dispatch.expired else 1)
 
     def _apply(self, reply: Reply) -> None:
         if reply.reset:

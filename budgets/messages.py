@@ -88,9 +88,9 @@ class Reply:
 
     ``grants``: all not acknowledged yet. ``open_shards``: all shards leased to this worker and not committed.
     ``reset``: this life is unknown (it was declared lost, or the allocator restarted): abort and journal what runs,
-    drop shards and wallet, begin a new life. ``done``: the run is over. ``hurry``: time runs out before tokens do and no
-    shard is left to open, so slots that idle may draw ahead. ``expired``: the deadline has come: cut what runs, refuse
-    what waits and whatever is asked for later, and answer every question with what it has.
+    drop shards and wallet, begin a new life. ``done``: the run is over. ``hurry``: time runs out before tokens do and
+    no shard is left to open, so slots that idle may draw ahead. ``expired``: the deadline has come: cut what runs,
+    refuse what waits and whatever is asked for later, and answer every question with what it has.
     """
 
     seq: int
