@@ -1,22 +1,33 @@
-"""Scoring of a finished question: verdicts of its samples and whether its answer is correct.
+"""Verdicts of a question's samples, and whether its answer is correct.
 
-The ``Judge`` interface is what a worker sees; ``RuleJudge`` does the work in whatever process it lives in (a verifier
-actor in a run, the test's own process in a unit test).
+The ``Judge`` interface is what a worker sees. ``Panel`` holds the job's verifiers side by side, wherever they run, and
+asks each only what it has not said yet; ``RuleJudge`` runs all of them in its own process, ``actors.verifier`` sends
+those that are not cheap to a pool. ``Bench`` is the verifiers themselves, with counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.errors import PonderError
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
-from verifiers.contract import Closable, Verifier, checked
+from pipeline.verifier_kinds import by_answer, label_of
+from verifiers.contract import MAX_ERROR, Checked, Closable, checked
 from verifiers.registry import Correctness, make_verifier
 
-# A whole question's check; single comparisons have their own, shorter limits.
-_BATCH_SECONDS = 120.0
+CHECK_SECONDS = 120.0
+"""One verifier's whole check of a question's samples, its wait for a child process included."""
+TIMEOUTS = 10
+"""A check may take this many of its verifier's own time-outs, where that is longer."""
+REMEMBERED = 4_096
+"""Open questions whose verdicts are kept, so that samples verified on the way are not checked again at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,35 +39,200 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Scores one finished question. Never raises for what a verifier does: that is an error verdict."""
-
-    async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement: ...
-
-
-class RuleJudge:
-    """Runs the job's verifiers over a question's samples, each distinct answer once."""
-
-    def __init__(self, spec: JobSpec) -> None:
-        self._verifiers: list[Verifier] = [
-            checked(make_verifier(one, spec.answer), _BATCH_SECONDS) for one in spec.verifiers
-        ]
-        self._correctness = Correctness(spec.answer)
+    """Scores samples. Never raises for what a verifier does: that is an error verdict."""
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
-        """See ``Judge``."""
-        distinct: dict[str | None, Sample] = {}
-        for sample in samples:
-            distinct.setdefault(sample.answer, sample)
-        by_answer: dict[str | None, list[Verdict]] = {known: [] for known in distinct}
-        for verifier in self._verifiers:
-            verdicts = await verifier(item, list(distinct.values()))
-            for known, verdict in zip(distinct, verdicts, strict=True):
-                by_answer[known].append(verdict)
-        correct = await self._correctness.correct(answer, item.reference)
-        return Judgement(tuple(tuple(by_answer[sample.answer]) for sample in samples), correct)
+        """A finished question: all verdicts on all samples, and whether ``answer`` is correct. Forgets it then."""
+        ...
+
+    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+        """All verdicts on these samples of an open question, one tuple a sample, in the order of the job's verifiers.
+
+        What was said before is said again, at no cost; of samples that are checked as one, the first carries it.
+        """
+        ...
+
+
+Run = Callable[[Item, Sequence[Sample]], Awaitable[list[Verdict]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One verifier of a panel. ``run`` may raise PonderError, which becomes error verdicts."""
+
+    name: str
+    by_answer: bool
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A verdict and the sample (prompt key, index) that carries its cost."""
+
+    verdict: Verdict
+    payer: tuple[str, int]
+
+
+class Panel:
+    """Verifiers side by side. Verdicts align with samples and verifiers, always."""
+
+    def __init__(self, columns: Sequence[Column], remembered: int = REMEMBERED) -> None:
+        self._columns, self._remembered = tuple(columns), remembered
+        self._said: OrderedDict[Hashable, list[dict[Hashable, _Said]]] = OrderedDict()
+
+    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+        """See ``Judge.verify``."""
+        if not samples or not self._columns:
+            return [() for _ in samples]
+        said = self._recall(item)
+        pairs = zip(self._columns, said, strict=True)
+        columns = await asyncio.gather(*(self._column(column, known, item, samples) for column, known in pairs))
+        return list(zip(*columns, strict=True))
+
+    def forget(self, item: Item) -> None:
+        """Drop what was said of a question."""
+        self._said.pop(_question(item), None)
+
+    def _recall(self, item: Item) -> list[dict[Hashable, _Said]]:
+        question = _question(item)
+        said = self._said.setdefault(question, [{} for _ in self._columns])
+        self._said.move_to_end(question)
+        while len(self._said) > self._remembered:
+            self._said.popitem(last=False)
+        return said
+
+    async def _column(
+        self, column: Column, known: dict[Hashable, _Said], item: Item, samples: Sequence[Sample]
+    ) -> list[Verdict]:
+        keys = [sample.answer if column.by_answer else (sample.answer, sample.text) for sample in samples]
+        first = dict(zip(reversed(keys), reversed(samples), strict=True))
+        asked = [key for key in dict.fromkeys(keys) if key not in known]
+        fresh: dict[Hashable, _Said] = {}
+        if asked:
+            verdicts = await _run(column, item, [first[key] for key in asked])
+            fresh = {key: _Said(said, _name(first[key])) for key, said in zip(asked, verdicts, strict=True)}
+            # An error may pass; what was paid for it is told once, now.
+            known.update({key: said for key, said in fresh.items() if said.verdict.score is not None})
+        found = [fresh[key] if key in fresh else known[key] for key in keys]
+        return [_billed(said, sample) for said, sample in zip(found, samples, strict=True)]
+
+
+class Bench:
+    """The job's verifiers by their position, and the counts of what they did."""
+
+    def __init__(self, spec: JobSpec, only: Sequence[int] | None = None) -> None:
+        """``only``: positions of the verifiers to make; default all. Raises SpecError."""
+        self.names = [label_of(one) for one in spec.verifiers]
+        wanted = range(len(spec.verifiers)) if only is None else only
+        self._verifiers: dict[int, Checked] = {
+            index: checked(make_verifier(spec.verifiers[index], spec.answer), check_seconds(spec, index))
+            for index in wanted
+        }
+        self._correctness = Correctness(spec.answer)
+        self._stats = BenchStats()
+
+    @property
+    def stuck(self) -> bool:
+        """Does a verifier ask to be replaced with its process?"""
+        return any(verifier.stuck for verifier in self._verifiers.values())
+
+    @property
+    def stats(self) -> BenchStats:
+        """Counts since the start."""
+        return self._stats
+
+    async def check(self, index: int, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
+        """One verdict a sample from verifier ``index``. Raises nothing but cancellation."""
+        began = time.monotonic()
+        verdicts = await self._verifiers[index](item, samples)
+        old = self._stats
+        self._stats = BenchStats(
+            checks=old.checks + 1,
+            samples=old.samples + len(verdicts),
+            errors=old.errors + sum(verdict.score is None for verdict in verdicts),
+            tokens=old.tokens + sum(verdict.tokens for verdict in verdicts),
+            seconds=old.seconds + time.monotonic() - began,
+        )
+        return verdicts
+
+    async def correct(self, answer: str | None, reference: str | None) -> bool | None:
+        """Is the answer the reference? None where nothing could tell."""
+        try:
+            return await self._correctness.correct(answer, reference)
+        except PonderError:
+            return None
 
     async def close(self) -> None:
         """End helper processes of the verifiers."""
-        for closing in (*self._verifiers, self._correctness):
+        for closing in (*self._verifiers.values(), self._correctness):
             if isinstance(closing, Closable):
                 await closing.close()
+
+
+@dataclass(frozen=True, slots=True)
+class BenchStats:
+    """Checks, samples, error verdicts, tokens charged, and wall-clock seconds summed over checks."""
+
+    checks: int = 0
+    samples: int = 0
+    errors: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class RuleJudge:
+    """Runs all the job's verifiers in this process."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._bench = Bench(spec)
+        self._panel = Panel([local_column(spec, index, self._bench) for index in range(len(spec.verifiers))])
+
+    async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
+        """See ``Judge``."""
+        verdicts = await self._panel.verify(item, samples)
+        self._panel.forget(item)
+        return Judgement(tuple(verdicts), await self._bench.correct(answer, item.reference))
+
+    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+        """See ``Judge``."""
+        return await self._panel.verify(item, samples)
+
+    async def close(self) -> None:
+        """End helper processes of the verifiers."""
+        await self._bench.close()
+
+
+def check_seconds(spec: JobSpec, index: int) -> float:
+    """What one check by verifier ``index`` may take, all told."""
+    timeout: float = getattr(spec.verifiers[index], "timeout", 0.0)
+    return max(CHECK_SECONDS, TIMEOUTS * timeout)
+
+
+def local_column(spec: JobSpec, index: int, bench: Bench) -> Column:
+    """Verifier ``index`` as a column that runs in this process."""
+
+    async def run(item: Item, samples: Sequence[Sample]) -> list[Verdict]:
+        return await bench.check(index, item, samples)
+
+    return Column(label_of(spec.verifiers[index]), by_answer(spec.verifiers[index]), run)
+
+
+async def _run(column: Column, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
+    try:
+        return await column.run(item, samples)
+    except PonderError as error:
+        return [Verdict(column.name, error=str(error)[:MAX_ERROR]) for _ in samples]
+
+
+def _billed(said: _Said, sample: Sample) -> Verdict:
+    if said.verdict.tokens == 0 or said.payer == _name(sample):
+        return said.verdict
+    return dataclasses.replace(said.verdict, tokens=0)
+
+
+def _name(sample: Sample) -> tuple[str, int]:
+    return sample.prompt_key, sample.sample_index
+
+
+def _question(item: Item) -> Hashable:
+    return item.item_id, item.reference

@@ -11,6 +11,7 @@ from actors.engines.base import Engine
 from actors.station import Station
 from actors.verifier import VerifierPool
 from budgets.messages import Reply, WorkerReport
+from pipeline.budget_spec import cost_model
 from pipeline.records import Shard
 from pipeline.spec import JobSpec
 from pipeline.store import Store
@@ -41,18 +42,21 @@ class WorkerActor:
             reply: Reply = await allocator.sync.remote(report)
             return reply
 
+        pool = VerifierPool(self._spec, verifiers)
         station = Station(
             self._spec,
             {shard.shard_id: shard for shard in shards},
             self._engine,
             Store.open(self._spec.output),
-            VerifierPool(self._spec, verifiers),
+            pool,
             self._life,
+            cost_model(self._spec.budget),
         )
         self._station = station
         try:
             await station.run(sync)
         finally:
+            await pool.close()
             await self._engine.close()
 
     async def stop(self) -> None:

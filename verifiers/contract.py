@@ -21,8 +21,16 @@ MAX_ERROR = 500
 class Verifier(Protocol):
     """Scores candidates of one question.
 
-    Returns one verdict a sample, in their order; a sample it cannot judge gets ``score`` None and an ``error``. Must be
-    cancellable: cancelled, it stops and leaves nothing running.
+    - One verdict a sample, in their order, filed under ``name``. No samples: an empty list, and nothing is started.
+    - ``score`` is a finite number in [0, 1], 1 is best; or None with an ``error`` where the sample cannot be judged. A
+      wrong, unparsable or hostile answer is a 0, not an error; a missing reference is an error, not a 0.
+    - A verdict depends on the question and that sample alone, never on the samples beside it: one call with n samples
+      is n calls with one. It never changes what it is given.
+    - ``tokens`` ≥ 0 is what the verdict cost; it is charged to the budget, whatever the verdict.
+    - Many calls may run at once. A call bounds its own work: seconds on any text, a megabyte included.
+    - Cancelled, it stops and leaves nothing running: no task, no process. It can be called again afterwards.
+
+    ``verifiers.conformance`` checks all of this for any verifier.
 
     Raises:
         VerifierError: it failed in a way that is not a verdict, for example its backend cannot start.
@@ -75,6 +83,11 @@ class Checked:
             return self._all(samples, f"broke its contract: one verdict a sample ({len(samples)}) expected, got {got}")
         return [self._one(verdict) for verdict in verdicts]
 
+    @property
+    def stuck(self) -> bool:
+        """Does the verifier inside ask to be replaced with its process? See ``verifiers.function``."""
+        return bool(getattr(self._verifier, "stuck", False))
+
     async def close(self) -> None:
         """Close the verifier inside, where it has something to close."""
         if isinstance(self._verifier, Closable):
@@ -87,18 +100,27 @@ class Checked:
         if not isinstance(verdict, Verdict):
             return self._error(f"broke its contract: a Verdict expected, got {type(verdict).__name__}")
         if verdict.score is None:
-            return verdict if verdict.error else self._error("broke its contract: neither score nor error", verdict)
+            if not isinstance(verdict.error, str) or not verdict.error:
+                return self._error("broke its contract: neither score nor error", verdict)
+            return verdict if _is_cost(verdict.tokens) else self._error(verdict.error, verdict)
         if verdict.error is not None:
             return self._error(f"broke its contract: a score beside the error: {verdict.error}", verdict)
         if not isinstance(verdict.score, int | float) or not math.isfinite(verdict.score):
             return self._error(f"broke its contract: score {verdict.score!r} is not a number", verdict)
         if not 0 <= verdict.score <= 1:
             return self._error(f"broke its contract: score {verdict.score!r} is outside [0, 1]", verdict)
+        if not _is_cost(verdict.tokens):
+            return self._error(f"broke its contract: tokens {verdict.tokens!r} is no count", verdict)
         return verdict
 
     def _error(self, error: str, verdict: Verdict | None = None) -> Verdict:
         # What was spent stays spent, whatever came of it.
-        return Verdict(self.name, error=error[:MAX_ERROR], tokens=verdict.tokens if verdict else 0)
+        spent = verdict.tokens if verdict is not None and _is_cost(verdict.tokens) else 0
+        return Verdict(self.name, error=error[:MAX_ERROR], tokens=spent)
+
+
+def _is_cost(tokens: object) -> bool:
+    return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
 
 
 def checked(verifier: Verifier, seconds: float) -> Checked:

@@ -173,7 +173,7 @@ def _last(matches: Iterator[Any]) -> Any:
 
 def _json(path: str) -> Extractor:
     def extract(text: str) -> str | None:
-        value: Any = _last_object(text)
+        value: Any = last_object(text)
         for key in path.split("."):
             if isinstance(value, dict) and key in value:
                 value = value[key]
@@ -190,7 +190,7 @@ def _json(path: str) -> Extractor:
     return extract
 
 
-def _last_object(text: str) -> dict[str, Any] | None:
+def last_object(text: str) -> dict[str, Any] | None:
     """The last outermost JSON object in ``text``. Brace pairs nest, so each level costs one pass over the text."""
     for start, stop in _outermost_last(_pairs(text)):
         try:

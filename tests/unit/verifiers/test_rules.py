@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import SpecError
 from pipeline.records import Item, Sample, Verdict
-from pipeline.spec import AnswerSpec, VerifierSpec
+from pipeline.spec import AnswerSpec
+from pipeline.verifier_spec import ChoiceSpec, ExactSpec, MathSpec, NumericSpec, VerifierSection
 from verifiers.math_equal import MathVerifier
 from verifiers.registry import Correctness, make_compare, make_verifier
 from verifiers.rules import NO_REFERENCE, UNPARSED, ExactVerifier, NumericVerifier
@@ -63,19 +64,40 @@ async def test_numeric_with_a_reference_that_is_no_number_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "made"), [("exact", ExactVerifier), ("numeric", NumericVerifier), ("math", MathVerifier)]
+    ("spec", "made"), [(ExactSpec(), ExactVerifier), (NumericSpec(), NumericVerifier), (MathSpec(), MathVerifier)]
 )
-def test_registry_makes_each_kind(kind: Any, made: type) -> None:
-    verifier = make_verifier(VerifierSpec(kind=kind), AnswerSpec())
+def test_registry_makes_each_kind(spec: VerifierSection, made: type) -> None:
+    verifier = make_verifier(spec, AnswerSpec())
     assert isinstance(verifier, made)
-    assert verifier.name == kind
+    assert verifier.name == spec.kind
+    assert make_verifier(spec.model_copy(update={"name": "mine"}), AnswerSpec()).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [("B", "b", 1.0), ("(b)", "B", 1.0), ("A", "B", 0.0), ("AB", "B", 0.0), (None, "B", 0.0), ("B", "(B).", 1.0)],
+)
+async def test_choice(answer: str | None, reference: str, score: float) -> None:
+    (verdict,) = await make_verifier(ChoiceSpec(), AnswerSpec())(Item("q", reference=reference), samples(answer))
+    assert verdict.score == score
+
+
+async def test_a_reference_that_is_no_choice_is_an_error() -> None:
+    (verdict,) = await make_verifier(ChoiceSpec(choices="AB"), AnswerSpec())(Item("q", reference="C"), samples("C"))
+    assert verdict.error == "the reference 'C' is not one of the choices AB; mend choices"
+
+
+async def test_an_absolute_tolerance_adds_to_the_relative_one() -> None:
+    rule = make_verifier(NumericSpec(tolerance=0.0, absolute=0.5), AnswerSpec())
+    verdicts = await rule(Item("q", reference="10"), samples("10.5", "10.51"))
+    assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
 
 
 async def test_a_verifier_reads_answers_as_the_job_says() -> None:
-    code = make_verifier(VerifierSpec(kind="exact"), AnswerSpec(extract="code"))
+    code = make_verifier(ExactSpec(), AnswerSpec(extract="code"))
     verdicts = await code(Item("q", reference="X = 1\n"), samples("X = 1", "x = 1"))
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
-    numeric = make_verifier(VerifierSpec(kind="numeric", tolerance=0.5), AnswerSpec())
+    numeric = make_verifier(NumericSpec(tolerance=0.5), AnswerSpec())
     verdicts = await numeric(Item("q", reference="10"), samples("14", "16"))
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
 
