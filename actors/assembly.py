@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from budgets.evidence import Evidence
+from budgets.stopping import make_rule
 from pipeline.spec import GreedySpec, SelfConsistencySpec
 from strategies.base import Strategy
 from strategies.greedy import Greedy
@@ -12,4 +14,12 @@ def make_strategy(spec: GreedySpec | SelfConsistencySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
     if isinstance(spec, GreedySpec):
         return Greedy()
-    return SelfConsistency(spec.min_samples, spec.max_samples, spec.confidence)
+    return SelfConsistency(
+        min_samples=spec.min_samples,
+        max_samples=spec.max_samples,
+        confidence=spec.confidence,
+        rule=make_rule(spec.rule) if spec.rule is not None else None,
+        evidence=Evidence(spec.evidence, spec.evidence_strength, spec.evidence_fade),
+        alpha=spec.alpha,
+        prune=spec.prune,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.records import Item, Sample, StopReason
 
@@ -71,3 +71,12 @@ class Strategy(Protocol):
         ...
 
     async def solve(self, item: Item, session: Session) -> Solution: ...
+
+
+@runtime_checkable
+class Auditable(Protocol):
+    """A strategy whose early stopping can be audited."""
+
+    def unstopped(self) -> Strategy:
+        """The same strategy drawing its maximum of samples: what it would have answered without stopping early."""
+        ...

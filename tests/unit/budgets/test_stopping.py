@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgets.stopping import AdaptiveConsistency, EarlyStoppingSelfConsistency, FixedN, PPR1v1, is_hopeless, make_rule
-from budgets.votes import Tally
+from budgets.votes import Tally, p_mode
 from pipeline.errors import SpecError
 
 ALL_RULES = [
@@ -66,6 +66,18 @@ def test_dirichlet_is_stricter_with_many_rivals():
     dirichlet = stops_at(AdaptiveConsistency("dirichlet", 0.9), answers)
     assert beta is not None
     assert dirichlet is None or dirichlet >= beta
+
+
+@given(
+    counts=st.lists(st.floats(0, 20), min_size=3, max_size=5), threshold=st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99])
+)
+def test_the_bounds_of_dirichlet_decide_as_the_integral_does(counts, threshold):
+    tally = Tally()
+    for answer, count in zip("abcde", counts, strict=False):
+        tally.add(answer, count)
+    exact = p_mode(tuple(counts))
+    if abs(exact - threshold) > 1e-6:  # the integral's own accuracy
+        assert AdaptiveConsistency("dirichlet", threshold).should_stop(tally) == (exact >= threshold)
 
 
 def test_ppr_splits_delta_over_rivals():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.votes import Tally, p_lead, p_mode
+from budgets.votes import Tally, _beta_fraction, _beta_half, p_lead, p_mode
 from pipeline.errors import SpecError
 
 
@@ -108,6 +108,13 @@ def test_weighted_form_is_a_probability_and_mirrors(v1, v2):
 @pytest.mark.parametrize(("v1", "v2"), [(0.4, 0.1), (2.5, 1.25), (7.3, 0.0), (30.2, 29.9)])
 def test_weighted_form_matches_integration(v1, v2):
     assert p_lead(v1, v2) == pytest.approx(integrated(v1, v2), abs=1e-6)
+
+
+@given(st.floats(1, 480), st.floats(1, 480))
+def test_series_and_fraction_agree(a, b):
+    a, b = max(a, b), min(a, b)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - (a + b) * math.log(2) - math.log(a)
+    assert _beta_half(a, b) == pytest.approx(math.exp(log_front) * _beta_fraction(a, b), rel=1e-10, abs=1e-300)
 
 
 def test_large_votes_stay_stable():
