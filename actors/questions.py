@@ -15,6 +15,7 @@ import time
 from collections import deque
 
 from actors.assembly import make_strategy
+from actors.audit import Audit, is_audited, run_audit
 from actors.engines.base import Engine
 from actors.judge import Judge
 from actors.logbook import Logbook
@@ -23,10 +24,11 @@ from actors.shard_run import Admission, ShardRun
 from actors.tasks import Tasks
 from budgets.messages import Reply, ShardLease, ShardState
 from pipeline.errors import BudgetDenied, EngineError, RequestRejected, StoreError
-from pipeline.records import Item, Sample, Shard
+from pipeline.records import Item, Sample, Shard, StopReason
 from pipeline.source import read_shard
 from pipeline.spec import JobSpec
 from pipeline.store import Store
+from strategies.base import Auditable, Solution
 
 
 class Questions:
@@ -146,7 +148,8 @@ class Questions:
             finally:
                 await session.finish()
             judgement = await self._judge.judge(item, session.drawn, solution.answer)
-            run.close(session, solution, judgement, time.monotonic() - self._started)
+            audit = await self._audit(run, item, session, solution)
+            run.close(session, solution, judgement, time.monotonic() - self._started, audit)
         except RequestRejected as error:
             run.bury(item, "engine", str(error), session)
         except (EngineError, StoreError):
@@ -159,6 +162,17 @@ class Questions:
         if self._active == 0 and not self._exclusive:
             await self._admit()
         await self._commit_if_done(run)
+
+    async def _audit(self, run: ShardRun, item: Item, session: QuestionSession, early: Solution) -> Audit | None:
+        """The vote at the cap, where this question settled and is one of those the audit looks at."""
+        chosen = is_audited(self._spec.seed, item.item_id, self._spec.budget.audit)
+        if early.stop_reason is not StopReason.SETTLED or not chosen or not isinstance(self._strategy, Auditable):
+            return None
+        again = self._session(run, item)
+        try:
+            return await run_audit(self._strategy.unstopped(), item, again, early, len(session.drawn))
+        finally:
+            await again.finish()
 
     def _session(self, run: ShardRun, item: Item) -> QuestionSession:
         """A question's session over what is paid already. Raises RequestRejected where the engine cannot take it."""

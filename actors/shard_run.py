@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from actors.audit import Audit
 from actors.judge import Judgement
 from actors.session import QuestionSession
 from budgets.cost import CostModel
@@ -98,7 +99,14 @@ class ShardRun:
             ]
         return groups
 
-    def close(self, session: QuestionSession, solution: Solution, judgement: Judgement, seconds: float) -> None:
+    def close(
+        self,
+        session: QuestionSession,
+        solution: Solution,
+        judgement: Judgement,
+        seconds: float,
+        audit: Audit | None = None,
+    ) -> None:
         """A question is answered. Every sample ever paid for is kept, also what the strategy never asked for."""
         item = session.item
         paid = self._all_samples(session)
@@ -123,6 +131,9 @@ class ShardRun:
             verifier_tokens=sum(sample.verifier_tokens for sample in kept),
             price=session.price,
             next_value=solution.next_value if math.isfinite(solution.next_value) else 0.0,
+            audit_samples=audit.samples if audit else 0,
+            audit_answer=audit.answer if audit else None,
+            flipped=audit.flipped if audit else None,
             correct=judgement.correct,
             reference=item.reference,
             payload=item.payload,

@@ -115,7 +115,9 @@ class Answer:
     """One answered question. ``confidence`` is the posterior that the answer leads; ``votes`` those it received.
 
     ``price`` is the market's price (value per token) at the stop and ``next_value`` what one more sample was worth
-    per token there, so that a later top-up can find the best questions without redoing the run.
+    per token there, so that a later top-up can find the best questions without redoing the run. ``samples`` and
+    ``tokens`` count all that was paid for, the audit's ``audit_samples`` included. ``audit_answer`` is the vote at the
+    cap, of an audited question; ``flipped`` whether it differs from ``answer``, None where no audit came to its end.
     """
 
     item_id: str
@@ -129,6 +131,9 @@ class Answer:
     verifier_tokens: int = 0
     price: float = 0.0
     next_value: float = 0.0
+    audit_samples: int = 0
+    audit_answer: str | None = None
+    flipped: bool | None = None
     correct: bool | None = None
     reference: str | None = None
     payload: str = "{}"

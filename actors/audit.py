@@ -1,0 +1,72 @@
+"""The audit: a seeded few of the settled questions run on to their cap, to measure what early stopping changed.
+
+Promises: the same questions are chosen in every execution; the answer, its votes and its stop are those of the early
+stop; samples of an audit are paid for and journalled like any other. An audit the market would not pay to its end says
+nothing and does not count. Owns no task and no journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+
+from budgets.curve import HIGHEST
+from pipeline.records import Item, Sample, StopReason
+from strategies.base import Session, Solution, Strategy
+
+# After every guaranteed minimum, so that a tight budget starves no question, and before everything else: a sample
+# of a random few is only unbiased where the few are paid whatever they look like.
+AUDIT_BID = HIGHEST
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the vote at the cap said. ``flipped`` is None where the market did not pay to the end."""
+
+    answer: str | None
+    samples: int
+    flipped: bool | None
+
+
+def is_audited(seed: int, item_id: str, fraction: float) -> bool:
+    """Is this question among the ``fraction`` that is audited? Depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"audit/{seed}/{item_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < fraction * 2.0**64
+
+
+async def run_audit(unstopped: Strategy, item: Item, session: Session, early: Solution, used: int) -> Audit:
+    """Ask ``item`` again without early stopping, over the same journal: only samples past the early stop are paid.
+
+    ``session`` is a fresh one of the same question; ``used``: samples the early stop had seen.
+    """
+    counting = _AuditSession(session)
+    full = await unstopped.solve(item, counting)
+    complete = full.stop_reason is not StopReason.EXHAUSTED
+    return Audit(full.answer, max(0, counting.samples - used), full.answer != early.answer if complete else None)
+
+
+class _AuditSession:
+    """A session whose bids are the audit's own."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.samples = 0
+
+    @property
+    def rng(self) -> random.Random:
+        return self._session.rng
+
+    @property
+    def expected_tokens(self) -> float:
+        return self._session.expected_tokens
+
+    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
+        bid = value if value == math.inf else AUDIT_BID
+        drawn = await self._session.sample(n, value=bid, temperature=temperature)
+        self.samples += len(drawn)
+        return drawn
+
+    def cancel(self) -> None:
+        self._session.cancel()
