@@ -18,6 +18,7 @@ from typing import Generic, Protocol
 from typing_extensions import TypeVar
 
 from actors.engines.base import Prompt
+from budgets.curve import DemandCurve, Pairs
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample
 
@@ -73,11 +74,18 @@ W = TypeVar("W", bound=Wanted, default=Ask)
 
 @dataclass(slots=True)
 class Desk(Generic[W]):
-    """A heap of asks by bid, first come first served among equals."""
+    """A heap of asks by bid, first come first served among equals.
 
+    What waits is summed up as it comes and goes, so reading ``demand`` and its like costs nothing however long the
+    heap. An ask that was withdrawn counts there until the desk comes across it.
+    """
+
+    minimums: int = 0
+    """Asks that wait with an infinite bid: a question's guaranteed minimum."""
     _heap: list[tuple[float, int, W]] = field(default_factory=list)
     _arrivals: int = 0
     _worsts: Counter[int] = field(default_factory=Counter)
+    _demand: DemandCurve = field(default_factory=DemandCurve)
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -89,12 +97,32 @@ class Desk(Generic[W]):
         """Queue an ask."""
         self._arrivals += 1
         self._worsts[ask.worst] += 1
+        self._demand.add(ask.bid, ask.worst)
+        self.minimums += ask.bid == math.inf
         heapq.heappush(self._heap, (-ask.bid, self._arrivals, ask))
 
     @property
     def smallest_worst(self) -> int:
         """The smallest worst case that waits, in tokens; 0 when nothing does."""
         return min(self._worsts, default=0)
+
+    @property
+    def largest_worst(self) -> int:
+        """The largest worst case that waits, in tokens; 0 when nothing does."""
+        return max(self._worsts, default=0)
+
+    def demand(self) -> Pairs:
+        """Worst cases of what waits, by bid."""
+        return self._demand.to_pairs()
+
+    def startable(self, free: int, price: float) -> bool:
+        """True where ``take`` would find something."""
+        if not self._heap or free < self.smallest_worst or -self._heap[0][0] < price:
+            return False
+        best = self._heap[0][2]
+        if best.worst <= free and not best.paid.done():
+            return True
+        return any(ask.bid >= price and ask.worst <= free and not ask.paid.done() for ask in self)
 
     def take(self, free: int, price: float) -> W | None:
         """Remove and return the best ask that bids at least ``price`` and whose worst case fits ``free`` tokens.
@@ -146,9 +174,13 @@ class Desk(Generic[W]):
                 denied += 1
         self._heap = []
         self._worsts.clear()
+        self._demand = DemandCurve()
+        self.minimums = 0
         return denied
 
     def _forget(self, ask: W) -> None:
+        self._demand.add(ask.bid, -ask.worst)
+        self.minimums -= ask.bid == math.inf
         self._worsts[ask.worst] -= 1
         if not self._worsts[ask.worst]:
             del self._worsts[ask.worst]

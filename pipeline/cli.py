@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.errors import PonderError, RunFailed, UsageError
+from pipeline.replay_command import replay
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -224,6 +225,9 @@ def submit(job: str, overrides: tuple[str, ...], output: str | None, address: st
     if as_json:
         _print_json(dataclasses.asdict(result))
     return 0
+
+
+main.add_command(replay)
 
 
 def _show(status: Any) -> None:

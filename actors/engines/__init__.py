@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from actors.engines.base import Engine
 from pipeline.spec import JobSpec
 
@@ -12,6 +14,10 @@ async def start_engine(spec: JobSpec) -> Engine:
         from actors.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(spec)
+    if spec.model.engine == "replay":
+        from actors.engines.replay import ReplayEngine
+
+        return await asyncio.to_thread(ReplayEngine, spec)
     from actors.engines.vllm_engine import VllmEngine
 
     return await VllmEngine.start(spec)

@@ -1,0 +1,188 @@
+"""A question's session over recorded samples: ``strategies.base.Session`` without an event loop.
+
+A strategy awaits nothing but ``sample``, so its coroutine is driven by hand: ``send`` runs it until it asks for
+samples nobody has paid for, and again once each of them was drawn or refused. What was paid for before (``paid``) is
+handed out at once, as a live session does from its journal; a session whose whole pool is paid for never waits.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from budgets.value import ExpectedTokens
+from pipeline.errors import BudgetDenied
+from pipeline.recording import Columns
+from pipeline.records import Item, Sample, Verdict
+from strategies.base import Solution, Strategy
+
+_KEY = "recorded"
+
+
+class _Suspended:
+    """Hands control back to whoever drives the coroutine."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_SUSPENDED = _Suspended()
+
+
+class VirtualAsk:
+    """One wanted sample at the desk (``actors.desk.Wanted``); it is its own ticket."""
+
+    __slots__ = ("bid", "place", "refused", "session", "used", "worst")
+
+    def __init__(self, bid: float, worst: int, session: VirtualSession, place: int) -> None:
+        self.bid, self.worst, self.session, self.place = bid, worst, session, place
+        self.used: int | None = None
+        self.refused: BudgetDenied | None = None
+
+    @property
+    def paid(self) -> VirtualAsk:
+        return self
+
+    @property
+    def tokens(self) -> int | None:
+        """Completion tokens of the sample it will get; None where they were not recorded."""
+        return self.session.tokens_at(self.place)
+
+    def done(self) -> bool:
+        """True once it was drawn or refused."""
+        return self.used is not None or self.refused is not None
+
+    def set_exception(self, exception: BudgetDenied, /) -> None:
+        """The market will not pay."""
+        self.refused = exception
+        self.session.told()
+
+    def land(self, used: int) -> None:
+        """The sample is there and cost ``used`` units."""
+        self.used = used
+        self.session.told()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What sessions share. ``cost``: units of the budget for a sample of so many tokens; ``worst``: its largest value.
+
+    ``submit`` takes an ask to the desk; ``ready`` is told of a session whose asks are all answered; ``costs`` is what
+    the worker's samples cost so far.
+    """
+
+    cost: Callable[[int], int]
+    worst: int
+    seed: int
+    costs: ExpectedTokens
+    submit: Callable[[VirtualAsk], None]
+    ready: Callable[[VirtualSession], None]
+
+
+class VirtualSession:
+    """The session of question ``number`` of ``columns``; its samples come in the order of ``rows``."""
+
+    def __init__(
+        self, columns: Columns, number: int, rows: list[int], terms: Terms, paid: int = 0, min_value: float = 0.0
+    ) -> None:
+        self.item = Item(columns.item_ids[number], prompt="", reference=columns.references[number])
+        self.number = number
+        self.drawn = 0
+        """Samples handed to the strategy."""
+        self.tokens = 0
+        """Completion tokens of those."""
+        self.spent = 0
+        """Units of the budget they cost."""
+        self._columns, self._rows, self._terms = columns, rows, terms
+        self._paid, self._min_value = paid, min_value
+        self._waiting = 0
+        self._cost = ExpectedTokens()
+        self._solving: Coroutine[Any, Any, Solution] | None = None
+
+    @property
+    def pool(self) -> int:
+        """Samples recorded of this question."""
+        return len(self._rows)
+
+    @property
+    def rng(self) -> random.Random:
+        """Randomness that depends on the seed and the item alone."""
+        return random.Random(f"{self._terms.seed}/{self.item.item_id}")
+
+    @property
+    def expected_tokens(self) -> float:
+        """See ``budgets.value.ExpectedTokens``; in units of the budget."""
+        return self._cost.mean(self._terms.costs.mean(self._terms.worst))
+
+    def go_on(self, strategy: Strategy) -> Solution | None:
+        """Run the strategy until it has to wait (None) or has its solution. Raises whatever the strategy raises."""
+        if self._solving is None:
+            self._solving = strategy.solve(self.item, self)
+        try:
+            self._solving.send(None)
+        except StopIteration as end:
+            # Session and coroutine hold each other: let go, so that neither waits for the garbage collector.
+            self._solving = None
+            solution: Solution = end.value
+            return solution
+        return None
+
+    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
+        """See ``strategies.base.Session.sample``. A question that has drawn its whole pool is refused at any price."""
+        first = self.drawn
+        stop = min(first + n, len(self._rows))
+        if first >= stop:
+            raise BudgetDenied(math.inf)
+        if stop > self._paid:
+            if value < self._min_value:
+                raise BudgetDenied(self._min_value)
+            asks = [VirtualAsk(value, self._terms.worst, self, place) for place in range(max(first, self._paid), stop)]
+            self._waiting = len(asks)
+            for ask in asks:
+                self._terms.submit(ask)
+            await _SUSPENDED
+            # Alike in bid and worst case, asks are served in order: those that were refused are the last ones.
+            refused = next((ask.refused for ask in asks if ask.refused is not None), None)
+            stop -= sum(ask.refused is not None for ask in asks)
+            self._paid = max(self._paid, stop)
+            if refused is not None and stop == first:
+                raise refused
+        return [self._draw() for _ in range(first, stop)]
+
+    def cancel(self) -> None:
+        """Nothing to do: a recorded sample is there whole."""
+
+    def told(self) -> None:
+        """One ask was answered."""
+        self._waiting -= 1
+        if not self._waiting:
+            self._terms.ready(self)
+
+    def tokens_at(self, place: int) -> int | None:
+        """Completion tokens of the question's sample number ``place`` in the order of drawing; None: not recorded."""
+        tokens = self._columns.tokens
+        return None if tokens is None else int(tokens.item(self._rows[place]))
+
+    def _draw(self) -> Sample:
+        columns, row = self._columns, self._rows[self.drawn]
+        code = columns.answer.item(row)
+        tokens = 0 if columns.tokens is None else columns.tokens.item(row)
+        used = self._terms.cost(tokens)
+        self._cost.add(used)
+        self.drawn += 1
+        self.tokens += tokens
+        self.spent += used
+        return Sample(
+            item_id=self.item.item_id,
+            sample_index=columns.sample_index.item(row),
+            prompt_key=_KEY,
+            text="",
+            answer=columns.answers[code] if code >= 0 else None,
+            completion_tokens=tokens,
+            mean_logprob=None if columns.mean_logprob is None else columns.mean_logprob.item(row),
+            min_group_confidence=None if columns.confidence is None else columns.confidence.item(row),
+            verdicts=() if columns.score is None else (Verdict("recorded", columns.score.item(row)),),
+        )
