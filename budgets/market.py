@@ -184,6 +184,7 @@ class Market:
             finished_items=self._leases.finished,
             items=self._leases.items,
             done=self._done,
+            expired=self._expired,
         )
 
     def holdback(self) -> int:

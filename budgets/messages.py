@@ -130,6 +130,7 @@ class MarketStatus:
     finished_items: int
     items: int
     done: bool
+    expired: bool = False
 
 
 Commits = Mapping[int, Commit]

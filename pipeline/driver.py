@@ -11,8 +11,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from pipeline.budget_spec import budget_units, budget_use, cost_model, tokens_in, tokens_of
+from pipeline.deadline import resolve_deadline
 from pipeline.errors import EngineError, PonderError, RunFailed
 from pipeline.fingerprint import fingerprint_of
 from pipeline.progress import Progress
@@ -37,6 +40,11 @@ class Prepared:
     store: Store
     shards: list[Shard]
     complete: bool
+    deadline: datetime | None = None
+
+    def seconds_left(self) -> float | None:
+        """Until the deadline; None where there is none."""
+        return None if self.deadline is None else (self.deadline - datetime.now().astimezone()).total_seconds()
 
 
 def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
@@ -51,13 +59,15 @@ def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
     tell = listen or (lambda progress: None)
     tell(_progress("planning", spec))
     prepared = prepare(spec)
+    expired = False
     if not prepared.complete:
         crew = _Crew(spec, prepared, tell)
         try:
             crew.work()
         finally:
             crew.dismiss()
-    status = close(spec, prepared.store)
+        expired = crew.expired
+    status = close(spec, prepared.store, expired)
     tell(_progress("finishing", spec, status))
     failed = status.dead_lettered / max(1, status.items)
     if failed > spec.cluster.max_failed_fraction:
@@ -70,6 +80,8 @@ def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
 
 def prepare(spec: JobSpec) -> Prepared:
     """Plan the data and open the run directory. Nothing is spent. Raises UsageError."""
+    text = spec.budget.deadline
+    deadline = None if text is None else resolve_deadline(text, datetime.now().astimezone())
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
     store = Store.open(spec.output)
     begin = store.begin(spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint))
@@ -77,18 +89,19 @@ def prepare(spec: JobSpec) -> Prepared:
         store.write_plan(plan)
     # From here on the stored plan holds: another shard_size on resume changes nothing.
     shards = store.read_plan()
-    finished, before = store.finished() is not None, store.budget()
-    store.set_budget(spec.budget.tokens)
-    complete = finished and spec.budget.tokens <= before
-    if finished and not complete:
+    summary, before = store.finished(), store.budget()
+    store.set_budget(spec.budget)
+    # What a deadline ended goes on under the next one; anything else that is finished needs new money.
+    complete = summary is not None and budget_units(spec.budget) <= before and not summary.get("expired", False)
+    if summary is not None and not complete:
         store.reopen()
-    return Prepared(store, shards, complete)
+    return Prepared(store, shards, complete, deadline)
 
 
-def close(spec: JobSpec, store: Store) -> RunStatus:
-    """Check that every input has one outcome, and say so durably."""
+def close(spec: JobSpec, store: Store, expired: bool = False) -> RunStatus:
+    """Check that every input has one outcome, and say so durably. ``expired``: a deadline ended the run."""
     if store.finished() is None:
-        store.finish(status_of(spec.output).as_json())
+        store.finish(status_of(spec.output).as_json() | {"expired": expired})
     return status_of(spec.output)
 
 
@@ -97,6 +110,8 @@ class _Crew:
 
     def __init__(self, spec: JobSpec, prepared: Prepared, tell: Listen) -> None:
         self._spec, self._store, self._shards, self._tell = spec, prepared.store, prepared.shards, tell
+        self._prepared = prepared
+        self.expired = False
         self._items = sum(shard.items for shard in prepared.shards)
         self._restarts = 0
         self._lives = 0
@@ -115,7 +130,13 @@ class _Crew:
 
         self._tell(_progress("starting", self._spec, items=self._items))
         self._connect()
-        self._allocator = start_allocator(self._spec.output, self._spec.budget.tokens, self._shards)
+        self._allocator = start_allocator(
+            self._spec.output,
+            budget_units(self._spec.budget),
+            self._shards,
+            cost_model(self._spec.budget),
+            self._prepared.seconds_left(),
+        )
         self._verifiers = start_verifiers(self._spec)
         ray.get(self._allocator.status.remote())
         for _ in range(self._spec.cluster.workers):
@@ -218,10 +239,12 @@ class _Crew:
         import ray
 
         market, samples = ray.get(self._allocator.status.remote())
+        self.expired = market.expired
         self._rate.seen(time.monotonic(), market.spent)
         left = None
-        if self._rate.tokens_per_second > 0 and self._solving:
-            left = (market.budget - market.spent) / self._rate.tokens_per_second
+        if self._rate.units_per_second > 0 and self._solving:
+            left = (market.budget - market.spent) / self._rate.units_per_second
+        per_second = tokens_of(self._spec.budget, round(self._rate.units_per_second))
         phase = "starting" if self._starting and not self._solving else "solving"
         self._tell(
             Progress(
@@ -229,32 +252,33 @@ class _Crew:
                 items=self._items,
                 finished=market.finished_items,
                 samples=samples,
-                tokens_spent=market.spent,
-                tokens_budget=market.budget,
-                tokens_per_second=self._rate.tokens_per_second,
+                tokens_spent=tokens_of(self._spec.budget, market.spent),
+                tokens_budget=tokens_in(self._spec.budget),
+                tokens_per_second=per_second,
                 price=market.price,
                 seconds_left=left,
                 shards_committed=market.shards_committed,
                 shards=len(self._shards),
                 workers=len(self._solving),
                 note=f"{self._restarts} worker restarts" if self._restarts else "",
+                budget=budget_use(self._spec.budget, market.spent),
             )
         )
 
 
 class _Rate:
-    """Tokens a second over the last half minute."""
+    """Units of the budget a second over the last half minute."""
 
     _WINDOW = 30.0
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
-        self.tokens_per_second = 0.0
+        self.units_per_second = 0.0
 
     def seen(self, now: float, spent: int) -> None:
-        self._seen = [(at, tokens) for at, tokens in self._seen if now - at <= self._WINDOW] + [(now, spent)]
+        self._seen = [(at, units) for at, units in self._seen if now - at <= self._WINDOW] + [(now, spent)]
         (first, least), (last, most) = self._seen[0], self._seen[-1]
-        self.tokens_per_second = (most - least) / (last - first) if last > first else 0.0
+        self.units_per_second = (most - least) / (last - first) if last > first else 0.0
 
 
 def _progress(phase: str, spec: JobSpec, status: RunStatus | None = None, items: int = 0) -> Progress:
@@ -264,11 +288,12 @@ def _progress(phase: str, spec: JobSpec, status: RunStatus | None = None, items:
         finished=status.answered + status.dead_lettered if status else 0,
         samples=status.samples if status else 0,
         tokens_spent=status.tokens_spent if status else 0,
-        tokens_budget=spec.budget.tokens,
-        tokens_per_second=0.0,
+        tokens_budget=tokens_in(spec.budget),
+        tokens_per_second=None,
         price=0.0,
         seconds_left=None,
         shards_committed=0,
         shards=0,
         workers=0,
+        budget=(status.budget if status else None) or budget_use(spec.budget, 0),
     )

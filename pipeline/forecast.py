@@ -11,9 +11,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from budgets.cost import Usage
+from pipeline.budget_spec import BudgetSpec, BudgetUse, budget_use, computable, cost_model, in_kind, tokens_in
+from pipeline.deadline import resolve_deadline
 from pipeline.errors import RunMismatch, UsageError
 from pipeline.records import DeadLetter, Item, Shard
 from pipeline.spec import DatasetSpec, JobSpec
@@ -31,14 +35,17 @@ _SHOWN_PROMPT_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Tokens charged to the budget. ``worst``: every completion at its limit, no prompt token cached.
+    """Computed tokens, generation alone. ``worst``: every completion at its limit, no prompt token cached.
 
     ``expected``: completions at ``EXPECTED_FRACTION`` of it, each prompt computed once for all its samples and a
-    beginning that all prompts share once for the run, as prefix caching does.
+    beginning that all prompts share once for the run, as prefix caching does. ``…_in_budget``: what they cost, in the
+    unit the budget is written in.
     """
 
     expected: int
     worst: int
+    expected_in_budget: float
+    worst_in_budget: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,10 @@ class Forecast:
     """The answer of ``ponder plan``. ``minimum`` and ``maximum``: min_samples or max_samples for every question.
 
     ``budget_covers_minimum`` is against the worst case, ``budget_likely_covers_minimum`` against the expected one.
-    ``rows_looked_at`` is how many rows the prompt estimates come from; ``spent_before`` what a run that is there
-    already has paid for, out of the same budget.
+    ``rows_looked_at`` is how many rows the prompt estimates come from; ``spent_before`` the tokens a run that is there
+    already has paid for, out of the same budget. ``budget`` is in the unit its user wrote; ``tokens_budget`` is None
+    where classes of tokens differ in price. ``deadline`` is a moment (ISO 8601); ``deadline_tokens`` what can be
+    computed before it at ``price.tokens_per_second``, all workers together, None where either is not given.
     """
 
     output: str
@@ -64,7 +73,7 @@ class Forecast:
     items: int
     shards: int
     has_reference: bool
-    tokens_budget: int
+    tokens_budget: int | None
     spent_before: int
     min_samples: int
     max_samples: int
@@ -77,6 +86,9 @@ class Forecast:
     maximum: Cost
     budget_covers_minimum: bool
     budget_likely_covers_minimum: bool
+    budget: BudgetUse
+    deadline: str | None = None
+    deadline_tokens: float | None = None
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -84,8 +96,8 @@ class Forecast:
         return dataclasses.asdict(self)
 
 
-def forecast(spec: JobSpec) -> Forecast:
-    """Check the job, its data and its output directory, and say what the run could cost.
+def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
+    """Check the job, its data and its output directory, and say what the run could cost. ``now``: default, the clock.
 
     Raises:
         UsageError: whatever ``run`` would refuse before spending.
@@ -94,22 +106,24 @@ def forecast(spec: JobSpec) -> Forecast:
     from pipeline.fingerprint import fingerprint_of
     from pipeline.source import plan_dataset
 
+    now = now or datetime.now().astimezone()
+    deadline = None if spec.budget.deadline is None else resolve_deadline(spec.budget.deadline, now)
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
-    spent = _spent_before(spec, fingerprint_of(spec, plan.fingerprint))
+    before = _spent_before(spec, fingerprint_of(spec, plan.fingerprint))
     rows = list(_some_rows(spec.dataset, plan.shards))
     items = [row for row in rows if isinstance(row, Item)]
     prompts = measure(items)
     least, most = samples_range(spec)
-    minimum = cost_of(plan.items, least, prompts, spec.sampling.max_tokens)
-    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens)
+    minimum = cost_of(plan.items, least, prompts, spec.sampling.max_tokens, spec.budget)
+    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens, spec.budget)
     found = Forecast(
         output=spec.output,
-        resumes=spent is not None,
+        resumes=before is not None,
         items=plan.items,
         shards=len(plan.shards),
         has_reference=plan.has_reference,
-        tokens_budget=spec.budget.tokens,
-        spent_before=spent or 0,
+        tokens_budget=tokens_in(spec.budget),
+        spent_before=before.billed if before else 0,
         min_samples=least,
         max_samples=most,
         max_tokens=spec.sampling.max_tokens,
@@ -119,20 +133,30 @@ def forecast(spec: JobSpec) -> Forecast:
         expected_fraction=EXPECTED_FRACTION,
         minimum=minimum,
         maximum=maximum,
-        budget_covers_minimum=spec.budget.tokens >= minimum.worst,
-        budget_likely_covers_minimum=spec.budget.tokens >= minimum.expected,
+        budget_covers_minimum=spec.budget.amount >= minimum.worst_in_budget,
+        budget_likely_covers_minimum=spec.budget.amount >= minimum.expected_in_budget,
+        budget=budget_use(spec.budget, cost_model(spec.budget).of_usage(before or Usage())),
+        deadline=None if deadline is None else deadline.isoformat(timespec="seconds"),
+        deadline_tokens=None if deadline is None else _computable(spec, (deadline - now).total_seconds()),
     )
     dead = [row for row in rows if isinstance(row, DeadLetter)]
     return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *warnings_of(spec, found)])
 
 
-def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int) -> Cost:
+def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int, budget: BudgetSpec) -> Cost:
     """What ``samples`` for each of ``items`` questions could cost. Pure."""
+    model = cost_model(budget)
     completions = items * samples * max_tokens
-    once = items * (prompts.mean - prompts.shared) + prompts.shared
+    prompting = items * samples * prompts.mean
+    once = min(prompting, items * (prompts.mean - prompts.shared) + prompts.shared)
+    expected = Usage(math.ceil(once), math.floor(prompting - once), math.ceil(EXPECTED_FRACTION * completions))
+    # Where the cache were dearer than computing, the worst would be to find all of a prompt there.
+    worst = model.worst(math.ceil(prompting), completions)
     return Cost(
         expected=math.ceil(once + EXPECTED_FRACTION * completions),
-        worst=math.ceil(items * samples * prompts.mean) + completions,
+        worst=math.ceil(prompting) + completions,
+        expected_in_budget=in_kind(budget, model.of_usage(expected)),
+        worst_in_budget=in_kind(budget, worst),
     )
 
 
@@ -159,31 +183,7 @@ def samples_range(spec: JobSpec) -> tuple[int, int]:
 
 def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
     """What is legal, yet likely not meant; each line names field, value and mend. Pure."""
-    lines = []
-    budget = found.tokens_budget
-    one = round(found.prompt_tokens_mean) + found.max_tokens
-    if budget < one:
-        lines.append(
-            f"budget.tokens: {budget:,} may not pay for a single sample, which reserves about {one:,}; every question "
-            "would end as exhausted: raise it, or lower sampling.max_tokens"
-        )
-    elif not found.budget_likely_covers_minimum:
-        lines.append(
-            f"budget.tokens: {budget:,} is less than strategy.min_samples ({found.min_samples}) for every question is "
-            f"expected to cost (about {found.minimum.expected:,}): some questions would end as exhausted without any"
-        )
-    elif not found.budget_covers_minimum:
-        lines.append(
-            f"budget.tokens: {budget:,} covers the minimum as expected (about {found.minimum.expected:,}), not in the "
-            f"worst case (about {found.minimum.worst:,})"
-        )
-    if budget > found.maximum.worst:
-        lines.append(f"budget.tokens: {budget:,} is more than the strategy can use (at most {found.maximum.worst:,})")
-    if found.resumes and found.spent_before >= budget:
-        lines.append(
-            f"budget.tokens: {budget:,}, of which the run in {found.output} has spent {found.spent_before:,}: raise it "
-            "to draw more"
-        )
+    lines = [*_budget_warnings(spec, found), *_deadline_warnings(found)]
     if not found.has_reference:
         lines.append("dataset.reference: not set, so no accuracy will be reported")
     room = spec.model.max_model_len - found.max_tokens
@@ -198,6 +198,64 @@ def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
             "lower cluster.workers or cluster.shard_size"
         )
     return lines
+
+
+def _budget_warnings(spec: JobSpec, found: Forecast) -> Iterable[str]:
+    use = found.budget
+    name, have = f"budget.{use.unit}", _said(use, use.total)
+    model = cost_model(spec.budget)
+    one = in_kind(spec.budget, model.worst(round(found.prompt_tokens_mean), found.max_tokens))
+    if use.total < one:
+        yield (
+            f"{name}: {have} may not pay for a single sample, which reserves about {_said(use, one)}; every question "
+            "would end as exhausted: raise it, or lower sampling.max_tokens"
+        )
+    elif not found.budget_likely_covers_minimum:
+        yield (
+            f"{name}: {have} is less than strategy.min_samples ({found.min_samples}) for every question is expected to "
+            f"cost (about {_said(use, found.minimum.expected_in_budget)}): some questions would end as exhausted "
+            "without any"
+        )
+    elif not found.budget_covers_minimum:
+        yield (
+            f"{name}: {have} covers the minimum as expected (about {_said(use, found.minimum.expected_in_budget)}), "
+            f"not in the worst case (about {_said(use, found.minimum.worst_in_budget)})"
+        )
+    # What verifiers cost is not forecast, so nothing is said of a budget that may be for them.
+    if use.total > found.maximum.worst_in_budget and not spec.budget.price.verifiers:
+        most = _said(use, found.maximum.worst_in_budget)
+        yield f"{name}: {have} is more than the strategy can use (at most {most})"
+    if found.resumes and use.spent >= use.total:
+        spent = _said(use, use.spent)
+        yield f"{name}: {have}, of which the run in {found.output} has spent {spent}: raise it to draw more"
+
+
+def _deadline_warnings(found: Forecast) -> Iterable[str]:
+    can = found.deadline_tokens
+    if can is None:
+        return
+    by = f"budget.deadline: at price.tokens_per_second about {can:,.0f} tokens can be computed by {found.deadline}"
+    if can < found.minimum.expected:
+        yield (
+            f"{by}, fewer than strategy.min_samples ({found.min_samples}) for every question is expected to take "
+            f"(about {found.minimum.expected:,}): some questions would end as exhausted without any; allow more time "
+            "or add workers"
+        )
+    elif found.tokens_budget is not None and can < min(
+        found.tokens_budget - found.spent_before, found.maximum.expected
+    ):
+        left = found.tokens_budget - found.spent_before
+        yield f"{by}, fewer than the {left:,} the budget has left: time ends the run before the budget does"
+
+
+def _said(use: BudgetUse, amount: float) -> str:
+    """An amount as the field shows it: the unit is in the field's name."""
+    return f"{amount:,}" if isinstance(amount, int) else f"{amount:,.4g}"
+
+
+def _computable(spec: JobSpec, seconds: float) -> float | None:
+    gpus = spec.cluster.gpus_per_worker or spec.model.tensor_parallel
+    return computable(spec.budget, spec.cluster.workers * gpus, seconds)
 
 
 def _row_warnings(dead: Sequence[DeadLetter], looked_at: int) -> list[str]:
@@ -229,11 +287,11 @@ def _text(item: Item) -> str:
     return item.prompt or ""
 
 
-def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> int | None:
+def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
     """What the run in ``spec.output`` has spent; None where there is none.
 
     Raises:
-        RunMismatch: it is the run of another job.
+        RunMismatch: it is the run of another job, or its budget is counted in another unit.
         UsageError: the directory holds something that is no run.
     """
     from pipeline.filesystem import open_files
@@ -243,7 +301,8 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> int | None:
     if not names:
         return None
     from pipeline.fingerprint import diff
-    from pipeline.store import RUN, Store
+    from pipeline.spending import total, usage_by_life
+    from pipeline.store import RUN, Store, refuse_other_unit
 
     store = Store.open(spec.output)
     if RUN not in names:
@@ -258,4 +317,5 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> int | None:
             f"output {store.url}: holds another run; undo these changes to resume it, or name another output:\n"
             f"  {changes}"
         )
-    return sum(store.journal_spent().values())
+    refuse_other_unit(store.url, store.budget_spec(), spec.budget)
+    return total(usage_by_life(store, store.commits()))

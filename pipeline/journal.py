@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from budgets.cost import Usage
 from pipeline.errors import StoreError
 from pipeline.filesystem import Files
 from pipeline.records import Sample, columns_of, from_row, to_row
@@ -35,8 +36,10 @@ _WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SAMPLES = re.compile(r"journal/\d+/(?P<writer>.+)-\d+\.parquet")
 _MARKS = re.compile(r"journal/\d+/(?P<mark>attempts|released)-(?P<writer>.+)-(?P<seq>\d+)\.json")
 
-_TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
-_VERDICT_TOKENS = "verdicts.list.element.tokens"
+TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
+"""Columns of ``Sample`` that generation is billed by."""
+VERDICT_COLUMNS = ["verdicts.list.element.verifier", "verdicts.list.element.tokens"]
+"""Columns of ``Sample`` that verification is billed by."""
 
 
 class Journal:
@@ -64,16 +67,17 @@ class Journal:
             first.setdefault(_identity(sample), sample)
         return [first[identity] for identity in sorted(first)]
 
-    def spent(self) -> dict[str, int]:
-        """Writer → tokens journalled (generation and verification), in all shards.
+    def usage(self) -> dict[str, Usage]:
+        """Writer → tokens journalled by class, in all shards: generation, not verification.
 
-        Samples that were paid for twice count twice. Reads the token columns only.
+        Samples that were paid for twice count twice. A sample is durable before anyone judges it, so what its verdicts
+        cost is in the commits. Reads the token columns only.
         """
         writers = {path: match["writer"] for path in self._files.list("journal") if (match := _SAMPLES.fullmatch(path))}
-        totals: Counter[str] = Counter()
-        for writer, tokens in zip(writers.values(), in_parallel(self._tokens_in, list(writers)), strict=True):
-            totals[writer] += tokens
-        return dict(totals)
+        totals: dict[str, Usage] = {}
+        for writer, usage in zip(writers.values(), in_parallel(self._usage_in, list(writers)), strict=True):
+            totals[writer] = totals.get(writer, Usage()) + usage
+        return totals
 
     def mark(self, mark: str, shard_id: int, item_ids: Sequence[str], writer: str, seq: int) -> None:
         """Record that these items are in flight (``attempts``) or no longer (``released``) in this writer's life.
@@ -114,12 +118,8 @@ class Journal:
         table = decode(self._files, path)
         return [from_row(Sample, row) for row in table.to_pylist()]
 
-    def _tokens_in(self, path: str) -> int:
-        table = decode(self._files, path, [*_TOKEN_COLUMNS, _VERDICT_TOKENS])
-        prompt, cached, completion = (pc.sum(table[name]).as_py() or 0 for name in _TOKEN_COLUMNS)
-        verdicts = pc.list_flatten(table["verdicts"].combine_chunks())
-        verifying = pc.sum(pc.struct_field(verdicts, "tokens")).as_py() or 0
-        return int(prompt - cached + completion + verifying)
+    def _usage_in(self, path: str) -> Usage:
+        return usage_of(decode(self._files, path, TOKEN_COLUMNS))
 
     def _read_items(self, path: str) -> list[str]:
         return list(map(str, read_json(self._files, path)["items"]))
@@ -152,6 +152,18 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
         return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{files.url}/{path} is torn or corrupt: {error}; restore it, or begin a new run") from error
+
+
+def usage_of(samples: Any) -> Usage:
+    """Tokens by class of a table that has ``TOKEN_COLUMNS``, and of its verdicts where it has ``VERDICT_COLUMNS``."""
+    prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS)
+    verifying: Counter[str] = Counter()
+    if "verdicts" in samples.column_names:
+        verdicts = pc.list_flatten(samples["verdicts"].combine_chunks())
+        names, tokens = (pc.struct_field(verdicts, name).to_pylist() for name in ("verifier", "tokens"))
+        for name, count in zip(names, tokens, strict=True):
+            verifying[name] += count
+    return Usage(prompt - cached, cached, completion, {name: count for name, count in verifying.items() if count})
 
 
 def read_json(files: Files, path: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from pipeline.budget_spec import BudgetUse
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
@@ -27,22 +29,25 @@ _BAR_WIDTH = 32
 class Progress:
     """Where a run stands. ``phase`` is planning, starting, solving or finishing.
 
-    ``price`` is the market's, in expected gain per token; ``seconds_left`` is None while nothing is known.
+    ``price`` is the market's, in expected gain per unit of the budget; ``seconds_left`` is None while nothing is known.
+    Tokens are None where classes of tokens differ in price: then only ``status`` can tell them, from the journal.
+    ``budget`` is in the unit its user wrote; None: tokens.
     """
 
     phase: str
     items: int
     finished: int
     samples: int
-    tokens_spent: int
-    tokens_budget: int
-    tokens_per_second: float
+    tokens_spent: int | None
+    tokens_budget: int | None
+    tokens_per_second: float | None
     price: float
     seconds_left: float | None
     shards_committed: int
     shards: int
     workers: int
     note: str = ""
+    budget: BudgetUse | None = None
 
 
 class Reporter:
@@ -120,11 +125,27 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def in_words(unit: str, amount: float) -> str:
+    """An amount of a budget: ``5,000 tokens``, ``$1.25``, ``0.5 GPU-hours`` or ``1.2e+18 FLOPs``."""
+    if unit == "tokens":
+        return f"{amount:,.0f} tokens"
+    if unit == "dollars":
+        # Small runs cost fractions of a cent, which must not read as nothing.
+        return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:.2g}"
+    return f"{amount:,.4g} GPU-hours" if unit == "gpu_hours" else f"{amount:.3g} FLOPs"
+
+
+def use_in_words(use: BudgetUse) -> str:
+    """How much of a budget is spent."""
+    share = use.spent / use.total if use.total else 0.0
+    return f"{in_words(use.unit, use.spent)} of {in_words(use.unit, use.total)} ({share:.0%})"
+
+
 def _facts(progress: Progress) -> list[str]:
     if progress.phase == "planning":
         return ["reading the dataset"]
     if progress.phase == "starting":
-        facts = [f"{progress.items:,} questions", "loading the model", f"budget {progress.tokens_budget:,} tokens"]
+        facts = [f"{progress.items:,} questions", "loading the model", _whole(progress)]
     else:
         facts = [
             f"{progress.finished:,}/{progress.items:,} questions finished",
@@ -135,7 +156,17 @@ def _facts(progress: Progress) -> list[str]:
     return [*facts, progress.note] if progress.note else facts
 
 
+def _whole(progress: Progress) -> str:
+    if progress.budget is not None:
+        return f"budget {in_words(progress.budget.unit, progress.budget.total)}"
+    return f"budget {progress.tokens_budget or 0:,} tokens"
+
+
 def _tokens(progress: Progress) -> str:
+    if progress.budget is not None and progress.budget.unit != "tokens":
+        return use_in_words(progress.budget)
+    if progress.tokens_spent is None or progress.tokens_budget is None:
+        return "tokens not known yet"
     share = progress.tokens_spent / progress.tokens_budget if progress.tokens_budget else 0.0
     return f"{progress.tokens_spent:,}/{progress.tokens_budget:,} tokens ({share:.0%})"
 
@@ -143,7 +174,8 @@ def _tokens(progress: Progress) -> str:
 def _pace(progress: Progress) -> list[str]:
     if progress.phase != "solving":
         return []
-    facts = [f"{progress.tokens_per_second:,.0f} tokens/s", f"price {progress.price:.2g}"]
+    facts = [] if progress.tokens_per_second is None else [f"{progress.tokens_per_second:,.0f} tokens/s"]
+    facts.append(f"price {progress.price:.2g}")
     if progress.seconds_left is not None:
         facts.append(f"about {duration(progress.seconds_left)} left")
     return facts
@@ -158,7 +190,8 @@ def _block(progress: Progress) -> RenderableType:
         return Text(plain_line(progress))
     grid = Table.grid(padding=(0, 2))
     grid.add_row("questions", _bar(ProgressBar, progress.finished, progress.items), _count(progress))
-    grid.add_row("tokens", _bar(ProgressBar, progress.tokens_spent, progress.tokens_budget), _tokens(progress))
+    use = progress.budget or BudgetUse("tokens", progress.tokens_budget or 0, progress.tokens_spent or 0)
+    grid.add_row("budget", _bar(ProgressBar, use.spent, use.total), _tokens(progress))
     shards = f"{progress.shards_committed:,}/{progress.shards:,} shards committed" if progress.shards else ""
     workers = f"{progress.workers:,} worker{'' if progress.workers == 1 else 's'}" if progress.workers else ""
     rest = [f"{progress.samples:,} samples", *_pace(progress), shards, workers, progress.note]
@@ -168,8 +201,8 @@ def _block(progress: Progress) -> RenderableType:
     return block
 
 
-def _bar(kind: type, done: int, total: int) -> RenderableType:
-    bar: RenderableType = kind(total=max(1, total), completed=done, width=_BAR_WIDTH)
+def _bar(kind: type, done: float, total: float) -> RenderableType:
+    bar: RenderableType = kind(total=total or 1, completed=done, width=_BAR_WIDTH)
     return bar
 
 

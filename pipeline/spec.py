@@ -6,20 +6,19 @@ are errors. ``load`` turns every problem into one ``SpecError`` that names the f
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from budgets.stopping import make_rule
+from budgets.value import DEFAULT_ALPHA
+from pipeline.budget_spec import BudgetSpec as BudgetSpec
 from pipeline.errors import SpecError
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, and unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from pipeline.section import Section as Section
+from pipeline.verifier_kinds import duplicate_label, label_of, needs_reference
+from pipeline.verifier_spec import VerifierSpec as VerifierSpec
 
 
 class DatasetSpec(Section):
@@ -49,7 +48,10 @@ class ModelSpec(Section):
     """Which model, run by which engine."""
 
     name: str = Field("smollm2-135m", description="smollm2-135m (bundled), or any name or path vLLM takes")
-    engine: Literal["vllm", "scripted"] = Field("vllm", description="scripted: a deterministic test double")
+    engine: Literal["vllm", "scripted", "replay"] = Field(
+        "vllm",
+        description="scripted: a deterministic test double; replay: recorded samples from the Parquet file in name",
+    )
     revision: str | None = Field(None, description="Model revision to pin")
     tokenizer: str | None = Field(None, description="Tokenizer, where it differs from the model")
     dtype: str = Field("auto", description="Weights' type, as vLLM names them")
@@ -80,12 +82,42 @@ class GreedySpec(Section):
 
 
 class SelfConsistencySpec(Section):
-    """Majority vote with adaptive-consistency stopping (Aggarwal et al. 2023)."""
+    """Majority vote with adaptive-consistency stopping (Aggarwal et al. 2023), or another stopping rule."""
 
     kind: Literal["self_consistency"] = "self_consistency"
     min_samples: int = Field(1, ge=1, description="Every question gets these before any gets more")
     max_samples: int = Field(40, ge=1, description="No question gets more than these")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Stop once the leader's posterior reaches this")
+    rule: str | None = Field(
+        None,
+        description="Stopping rule: fixed:N, adaptive_consistency[:form][:threshold], esc[:window] or ppr[:delta]; "
+        "default: adaptive_consistency at confidence",
+    )
+    evidence: Literal["auto", "votes", "sum_logprob", "mean_logprob", "group_confidence", "within_question"] = Field(
+        "auto", description="What weighs a vote; auto: mean_logprob where recorded, else plain votes"
+    )
+    evidence_strength: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="How strongly, per nat; default: measured for the kind"
+    )
+    evidence_fade: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Votes at which plain votes weigh as much; default: measured"
+    )
+    alpha: float = Field(
+        DEFAULT_ALPHA, ge=0, allow_inf_nan=False, description="A bid falls with samples drawn to this power"
+    )
+    prune: Literal["price", "forecast"] = Field(
+        "price", description="A flat vote ends when others offer more (price), or also by its own forecast"
+    )
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                make_rule(value)
+            except SpecError as error:
+                raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> SelfConsistencySpec:
@@ -123,35 +155,6 @@ class AnswerSpec(Section):
         return self
 
 
-class VerifierSpec(Section):
-    """A check of candidates against the reference."""
-
-    kind: Literal["exact", "numeric", "math"]
-    against: Literal["reference"] = "reference"
-    tolerance: float = Field(1e-6, ge=0, allow_inf_nan=False, description="numeric: relative tolerance")
-    timeout: float = Field(5.0, gt=0, description="math: seconds a comparison may take")
-
-
-class BudgetSpec(Section):
-    """One budget for the whole dataset: a hard ceiling on computed tokens."""
-
-    tokens: int = Field(description="Completion tokens + uncached prompt tokens, aborted samples included", gt=0)
-
-    @field_validator("tokens", mode="before")
-    @classmethod
-    def _whole(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = float(value.replace("_", ""))
-            except ValueError:
-                return value
-        if isinstance(value, float):
-            if not math.isfinite(value) or value != int(value):
-                raise ValueError("must be a whole number of tokens, like 50_000_000 or 5e7")
-            return int(value)
-        return value
-
-
 class ClusterSpec(Section):
     """How the work is spread."""
 
@@ -160,10 +163,17 @@ class ClusterSpec(Section):
     gpus_per_worker: float | None = Field(None, ge=0, description="Default: tensor_parallel on a CUDA build, else 0")
     shard_size: int = Field(256, ge=1, description="Questions a shard; a shard is the unit of commit")
     max_open_questions: int = Field(2048, ge=1, description="Open questions a worker holds in memory")
-    verifiers: int = Field(1, ge=1, description="Verifier actors")
+    verifiers: int = Field(1, ge=1, description="Verifier actors, always there")
+    max_verifiers: int | None = Field(None, ge=1, description="Verifier actors when checks queue; default: verifiers")
     max_attempts: int = Field(3, ge=1, description="Worker deaths a question may be part of before it is set aside")
     max_worker_restarts: int = Field(8, ge=0, description="Restarts over the whole run before it gives up")
     max_failed_fraction: float = Field(0.1, ge=0, le=1, description="More dead letters than this fail the run")
+
+    @model_validator(mode="after")
+    def _verifiers_ordered(self) -> ClusterSpec:
+        if self.max_verifiers is not None and self.max_verifiers < self.verifiers:
+            raise ValueError(f"max_verifiers ({self.max_verifiers}) must not be below verifiers ({self.verifiers})")
+        return self
 
 
 class JobSpec(Section):
@@ -187,8 +197,20 @@ class JobSpec(Section):
                 f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
                 f"model.max_model_len ({self.model.max_model_len}), which also holds the prompt"
             )
-        if self.verifiers and self.dataset.reference is None and not _is_gym(self.dataset):
-            raise ValueError("verifiers compare against the reference: set dataset.reference to its column")
+        comparing = [one for one in self.verifiers if needs_reference(one)]
+        if comparing and self.dataset.reference is None and not _is_gym(self.dataset):
+            raise ValueError(
+                f"verifiers compare against the reference (kind {comparing[0].kind}): "
+                "set dataset.reference to its column"
+            )
+        shared = duplicate_label(self.verifiers)
+        if shared is not None:
+            raise ValueError(f"two verifiers are called {shared!r}: give one of them a name of its own")
+        known = [label_of(one) for one in self.verifiers]
+        unknown = sorted(set(self.budget.price.verifiers).difference(known))
+        if unknown:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"budget.price.verifiers: no verifier is called {unknown[0]!r}; the job has: {names}")
         return self
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.budget_spec import BudgetUse, budget_use, cost_model, tokens_in
 from pipeline.errors import StoreError
 from pipeline.records import StopReason
 
@@ -23,18 +24,32 @@ if TYPE_CHECKING:
 # Two-sided 95% quantile of the normal distribution.
 _Z95 = 1.959963984540054
 
-_COLUMNS = ["stop_reason", "correct", "samples", "tokens", "verifier_tokens"]
+_COLUMNS = ["stop_reason", "correct", "samples", "tokens", "verifier_tokens", "flipped"]
+
+
+@dataclass(frozen=True)
+class AuditStatus:
+    """Settled questions that ran on to their cap, how many changed their answer, and the rate with its Wilson 95%."""
+
+    audited: int
+    flipped: int
+    rate: float
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Counts of one run. Tokens are those charged to the budget: computed prompt + completion + verification.
+    """Counts of one run. Tokens are those computed: uncached prompt + completion + verification.
+
+    ``budget`` is what they cost, in the unit the budget is written in; ``tokens_budget`` is None where that is dollars
+    and classes of tokens differ in price, since no number of tokens is the budget then.
 
     ``state``: "planned" (nothing paid yet), "running or interrupted", or "finished". The directory cannot tell a live
     run from a dead one, so neither is claimed. ``stop_reasons`` has every ``StopReason``; ``failed`` counts dead
     letters. ``accuracy`` is ``correct`` / ``judged``, over answered rows with a usable reference, with its Wilson 95%
     interval; None without such rows. ``mean_tokens_per_sample`` is over answered rows; ``max_samples`` is the
-    strategy's. ``seconds`` is the wall-clock time of the command that reports, where there is one.
+    strategy's. ``audit`` is None where no audit came to its end. ``seconds`` is the wall-clock time of the command that
+    reports, where there is one.
     """
 
     run: str
@@ -45,7 +60,7 @@ class RunStatus:
     dead_lettered: int
     samples: int
     tokens_spent: int
-    tokens_budget: int
+    tokens_budget: int | None
     stop_reasons: dict[str, int] = field(default_factory=dict)
     accuracy: float | None = None
     accuracy_interval: tuple[float, float] | None = None
@@ -53,15 +68,19 @@ class RunStatus:
     judged: int = 0
     mean_tokens_per_sample: float | None = None
     max_samples: int | None = None
+    audit: AuditStatus | None = None
     shards: int = 0
     shards_committed: int = 0
     seconds: float | None = None
+    budget: BudgetUse | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Exactly the fields above, with JSON's types only."""
         raw = dataclasses.asdict(self)
         if self.accuracy_interval is not None:
             raw["accuracy_interval"] = list(self.accuracy_interval)
+        if self.audit is not None:
+            raw["audit"]["interval"] = list(self.audit.interval)
         return raw
 
 
@@ -74,6 +93,14 @@ class _Tally:
     judged: int = 0
     samples: int = 0
     tokens: int = 0
+    audited: int = 0
+    flipped: int = 0
+
+    def audit(self) -> AuditStatus | None:
+        if not self.audited:
+            return None
+        interval = wilson_interval(self.flipped, self.audited)
+        return AuditStatus(self.audited, self.flipped, self.flipped / self.audited, interval)
 
 
 def status_of(url: str) -> RunStatus:
@@ -87,6 +114,7 @@ def status_of(url: str) -> RunStatus:
         StoreError: the directory cannot be read, or is corrupt.
     """
     from pipeline.run import open_run
+    from pipeline.spending import total, usage_by_life
 
     run = open_run(url)
     store = run.store
@@ -96,7 +124,8 @@ def status_of(url: str) -> RunStatus:
     dead = sum(commit.rows["dead_letters"] for commit in commits.values())
     samples = sum(commit.rows["samples"] for commit in commits.values())
     samples += _journalled(store, [shard.shard_id for shard in plan if shard.shard_id not in commits])
-    spent = sum(store.journal_spent().values())
+    usage = total(usage_by_life(store, commits))
+    spent, budget = usage.billed, store.budget_spec()
     reasons = {reason.value: tally.reasons[reason.value] for reason in StopReason}
     reasons[StopReason.FAILED.value] += dead
     return RunStatus(
@@ -108,7 +137,7 @@ def status_of(url: str) -> RunStatus:
         dead_lettered=dead,
         samples=samples,
         tokens_spent=spent,
-        tokens_budget=store.budget(),
+        tokens_budget=tokens_in(budget),
         stop_reasons=reasons,
         accuracy=tally.correct / tally.judged if tally.judged else None,
         accuracy_interval=wilson_interval(tally.correct, tally.judged) if tally.judged else None,
@@ -116,8 +145,10 @@ def status_of(url: str) -> RunStatus:
         judged=tally.judged,
         mean_tokens_per_sample=tally.tokens / tally.samples if tally.samples else None,
         max_samples=_max_samples(run.info.job),
+        audit=tally.audit(),
         shards=len(plan),
         shards_committed=len(commits),
+        budget=budget_use(budget, cost_model(budget).of_usage(usage)),
     )
 
 
@@ -147,6 +178,8 @@ def _tally(run: Run) -> _Tally:
             for pair in pc.value_counts(batch["stop_reason"]).to_pylist():
                 tally.reasons[pair["values"]] += pair["counts"]
             tally.judged += len(batch) - batch["correct"].null_count
+            tally.audited += len(batch) - batch["flipped"].null_count
+            tally.flipped += pc.sum(batch["flipped"]).as_py() or 0
             tally.correct += pc.sum(batch["correct"]).as_py() or 0
             tally.samples += pc.sum(batch["samples"]).as_py() or 0
             tally.tokens += (pc.sum(batch["tokens"]).as_py() or 0) + (pc.sum(batch["verifier_tokens"]).as_py() or 0)

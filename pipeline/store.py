@@ -19,6 +19,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
+from budgets.cost import TOKENS, CostModel, Usage
+from pipeline.budget_spec import BudgetSpec, budget_units, cost_model
 from pipeline.commits import Commit, CommitOutcome, Commits, orphans
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.filesystem import Files, open_files
@@ -118,17 +122,32 @@ class Store:
             raise UsageError(f"no run at {self.url}: it has no {RUN}; check the path")
         return info
 
-    def set_budget(self, tokens: int) -> None:
-        """Record a budget durably, unless it is the latest already. The history stays in ``budget/``."""
+    def set_budget(self, budget: BudgetSpec | int) -> None:
+        """Record a budget durably, unless it is the latest already. The history stays in ``budget/``.
+
+        ``budget``: the job's section, or tokens.
+
+        Raises:
+            RunMismatch: the run's budget is counted in another unit; ledger and bids of the two cannot be compared.
+        """
+        found = BudgetSpec(tokens=budget) if isinstance(budget, int) else budget
         created = False
-        while not created and tokens != self._recorded_budget():
+        while not created:
+            latest = self._recorded_budget()
+            if latest == found:
+                return
+            refuse_other_unit(self.url, latest or self.budget_spec(), found)
             number = 1 + max((int(match["number"]) for match in self._budget_entries()), default=0)
-            created = self.files.create(f"budget/{number:06d}.json", _dump({"tokens": tokens, "id": uuid.uuid4().hex}))
+            section = found.model_dump(mode="json", exclude_defaults=True)
+            created = self.files.create(f"budget/{number:06d}.json", _dump({**section, "id": uuid.uuid4().hex}))
 
     def budget(self) -> int:
-        """The budget recorded last, in tokens; before the first ``set_budget``, the one of the job."""
-        recorded = self._recorded_budget()
-        return int(self.run_info().job["budget"]["tokens"]) if recorded is None else recorded
+        """The budget recorded last, in units of the ledger: tokens, where it is written in tokens."""
+        return budget_units(self.budget_spec())
+
+    def budget_spec(self) -> BudgetSpec:
+        """The budget recorded last, as it was written; before the first ``set_budget``, the one of the job."""
+        return self._recorded_budget() or self._budget_in(self.run_info().job["budget"], RUN)
 
     def write_plan(self, plan: Plan) -> None:
         """Write the plan once; the same plan again is fine.
@@ -163,9 +182,13 @@ class Store:
         """The shard's samples without repetition. See ``Journal.read``."""
         return self._journal.read(shard_id)
 
-    def journal_spent(self) -> dict[str, int]:
-        """Writer → tokens journalled, repetitions included. See ``Journal.spent``."""
-        return self._journal.spent()
+    def journal_usage(self) -> dict[str, Usage]:
+        """Writer → tokens journalled by class, repetitions included. See ``Journal.usage``."""
+        return self._journal.usage()
+
+    def journal_spent(self, cost: CostModel = TOKENS) -> dict[str, int]:
+        """Writer → what its journalled samples cost to generate, repetitions included."""
+        return {writer: cost.of_usage(usage) for writer, usage in self.journal_usage().items()}
 
     def record_attempts(self, shard_id: int, item_ids: Sequence[str], writer: str, seq: int) -> None:
         """Before dispatch: these items are in flight in this writer's life."""
@@ -264,12 +287,30 @@ class Store:
     def _budget_entries(self) -> list[re.Match[str]]:
         return [match for path in self.files.list("budget") if (match := _BUDGET.fullmatch(path))]
 
-    def _recorded_budget(self) -> int | None:
+    def _recorded_budget(self) -> BudgetSpec | None:
         entries = self._budget_entries()
         if not entries:
             return None
         latest = max(entries, key=lambda match: int(match["number"]))
-        return int(read_json(self.files, latest.string)["tokens"])
+        return self._budget_in(read_json(self.files, latest.string), latest.string)
+
+    def _budget_in(self, section: dict[str, Any], path: str) -> BudgetSpec:
+        try:
+            return BudgetSpec.model_validate({name: value for name, value in section.items() if name != "id"})
+        except ValidationError as error:
+            raise StoreError(f"{self.url}/{path} is corrupt: it holds no budget: {error}; restore it") from error
+
+
+def refuse_other_unit(url: str, old: BudgetSpec, new: BudgetSpec) -> None:
+    """Raise RunMismatch unless both budgets of a run are written and counted in one unit."""
+    units = [(budget.kind, cost_model(budget).unit) for budget in (old, new)]
+    if units[0] != units[1]:
+        (had, counted), (asked, counts) = units
+        raise RunMismatch(
+            f"output {url}: its budget is budget.{had}, counted in {counted}s; budget.{asked}, counted in {counts}s "
+            f"here, cannot go on from it: write it as budget.{had} with a price of the same form, or name another "
+            "output"
+        )
 
 
 def _dump(value: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.progress import duration
+from pipeline.progress import duration, in_words, use_in_words
 from pipeline.records import StopReason
 from pipeline.status import RunStatus
 
@@ -22,7 +22,7 @@ MEANINGS: dict[StopReason, str] = {
     StopReason.VERIFIED: "a verifier passed a sample",
     StopReason.CAPPED: "the maximum of samples was drawn",
     StopReason.HOPELESS: "more samples would not have helped",
-    StopReason.EXHAUSTED: "the budget paid for others; a larger budget.tokens goes on from here",
+    StopReason.EXHAUSTED: "budget or time went to others; a larger budget or a later deadline goes on from here",
     StopReason.FAILED: "no answer; the reasons are in dead_letter",
 }
 
@@ -42,7 +42,9 @@ def rows(status: RunStatus) -> list[Row]:
         Row("accuracy", _accuracy(status)),
         Row("samples", _samples(status)),
         Row("tokens", _tokens(status)),
+        *_budget(status),
         *_fixed(status),
+        *_audit(status),
     ]
     for reason, meaning in MEANINGS.items():
         lines.append(Row(reason.value, _reason(status.stop_reasons.get(reason.value, 0), meaning)))
@@ -88,9 +90,10 @@ def forecast_text(found: Forecast) -> str:
         Row("questions", f"{found.items:,}, shards: {found.shards:,}"),
         Row("reference", "yes" if found.has_reference else "no"),
         Row("output", f"{found.output}{resumes}"),
-        Row("budget", f"{found.tokens_budget:,} tokens"),
-        Row("minimum", _cost(found.min_samples, found.minimum)),
-        Row("maximum", _cost(found.max_samples, found.maximum)),
+        Row("budget", _planned_budget(found)),
+        *_planned_deadline(found),
+        Row("minimum", _cost(found.min_samples, found.minimum, found.budget.unit)),
+        Row("maximum", _cost(found.max_samples, found.maximum, found.budget.unit)),
         Row("covered", _covered(found)),
         Row(
             "assumed",
@@ -136,8 +139,15 @@ def _samples(status: RunStatus) -> str:
 
 
 def _tokens(status: RunStatus) -> str:
+    if status.tokens_budget is None:
+        return f"{status.tokens_spent:,}"
     share = f" ({status.tokens_spent / status.tokens_budget:.1%})" if status.tokens_budget else ""
     return f"{status.tokens_spent:,} of {status.tokens_budget:,}{share}"
+
+
+def _budget(status: RunStatus) -> list[Row]:
+    use = status.budget
+    return [] if use is None or use.unit == "tokens" else [Row("budget", use_in_words(use))]
 
 
 def _fixed(status: RunStatus) -> list[Row]:
@@ -153,13 +163,41 @@ def _fixed(status: RunStatus) -> list[Row]:
     return lines
 
 
+def _audit(status: RunStatus) -> list[Row]:
+    audit = status.audit
+    if audit is None:
+        return []
+    low, high = audit.interval
+    rate = f"{audit.rate:.1%} (95% interval {low:.1%} to {high:.1%})"
+    return [Row("audit", f"{rate} of answers change at the cap: {audit.flipped:,} of {audit.audited:,} settled ones")]
+
+
 def _reason(count: int, meaning: str) -> str:
     return f"{count:,}  {meaning}" if count else "0"
 
 
-def _cost(samples: int, cost: Cost) -> str:
+def _planned_budget(found: Forecast) -> str:
+    words = in_words(found.budget.unit, found.budget.total)
+    if found.budget.unit == "tokens" or found.tokens_budget is None:
+        return words
+    return f"{words}, which is {found.tokens_budget:,} tokens"
+
+
+def _planned_deadline(found: Forecast) -> list[Row]:
+    if found.deadline is None:
+        return []
+    can = "" if found.deadline_tokens is None else f", about {found.deadline_tokens:,.0f} tokens from now"
+    return [Row("deadline", f"{found.deadline}{can}")]
+
+
+def _cost(samples: int, cost: Cost, unit: str) -> str:
     each = f"{samples} sample{'' if samples == 1 else 's'} for every question"
-    return f"{each}: about {cost.expected:,} tokens expected, {cost.worst:,} at worst"
+    tokens = f"{each}: about {cost.expected:,} tokens expected, {cost.worst:,} at worst"
+    if unit == "tokens":
+        return tokens
+    return (
+        f"{tokens}; {in_words(unit, cost.expected_in_budget)} expected, {in_words(unit, cost.worst_in_budget)} at worst"
+    )
 
 
 def _covered(found: Forecast) -> str:

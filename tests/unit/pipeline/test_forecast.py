@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.budget_spec import BudgetSpec, BudgetUse
 from pipeline.errors import RunMismatch, SourceError, UsageError
 from pipeline.fingerprint import fingerprint_of
 from pipeline.forecast import (
@@ -44,7 +46,7 @@ def make_job(folder: Path, rows: list[dict[str, Any]] | None = None, **sections:
 
 def test_costs_by_hand() -> None:
     prompts = Prompts(mean=30.0, longest=40, shared=20)
-    cost = cost_of(10, 4, prompts, max_tokens=16)
+    cost = cost_of(10, 4, prompts, 16, BudgetSpec(tokens=1))
     assert cost.worst == 10 * 4 * (30 + 16)
     assert cost.expected == 10 * (30 - 20) + 20 + EXPECTED_FRACTION * 10 * 4 * 16
 
@@ -60,7 +62,7 @@ def test_expected_never_exceeds_worst_and_more_samples_never_cost_less(
     items: int, samples: int, mean: float, share: float, max_tokens: int
 ) -> None:
     prompts = Prompts(mean, longest=round(mean), shared=int(mean * share))
-    cost, more = (cost_of(items, n, prompts, max_tokens) for n in (samples, samples + 1))
+    cost, more = (cost_of(items, n, prompts, max_tokens, BudgetSpec(tokens=1)) for n in (samples, samples + 1))
     assert 0 < cost.expected <= cost.worst
     assert more.worst > cost.worst
     assert more.expected >= cost.expected
@@ -123,6 +125,44 @@ def test_the_budget_is_judged(tmp_path: Path, tokens: int, surely: bool, likely:
     assert warning in line
 
 
+def test_costs_in_dollars_by_hand() -> None:
+    price = {"prompt": 2.0, "cached": 0.5, "completion": 10.0}
+    cost = cost_of(10, 4, Prompts(mean=30.0, longest=40, shared=20), 16, BudgetSpec(dollars=1, price=price))
+    # 1,200 prompt tokens, 120 of them computed; 640 completion tokens, 320 of them expected.
+    assert (cost.expected, cost.worst) == (440, 1_840)
+    assert cost.expected_in_budget == pytest.approx((120 * 2.0 + 1_080 * 0.5 + 320 * 10.0) / 1e6)
+    assert cost.worst_in_budget == pytest.approx((1_200 * 2.0 + 640 * 10.0) / 1e6)
+
+
+def test_a_budget_in_dollars_is_judged_in_dollars(tmp_path: Path) -> None:
+    # Ten questions of 10 prompt and 16 completion tokens: 100 × $2 + 160 × $10 a million at worst, for one sample each.
+    price = {"prompt": 2.0, "completion": 10.0}
+    found = forecast(make_job(tmp_path, budget={"tokens": None, "dollars": 0.0015, "price": price}))
+    assert (found.budget, found.tokens_budget) == (BudgetUse("dollars", 0.0015, 0.0), None)
+    assert found.minimum.worst_in_budget == pytest.approx(0.0018)
+    assert (found.budget_covers_minimum, found.budget_likely_covers_minimum) == (False, True)
+    [line] = found.warnings
+    assert line.startswith("budget.dollars: 0.0015 covers the minimum as expected")
+    raw = found.as_json()
+    assert raw == json.loads(json.dumps(raw, allow_nan=False))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "warning"),
+    [(1, "fewer than strategy.min_samples"), (100, "time ends the run before the budget does"), (1_000, None)],
+)
+def test_a_deadline_is_held_against_the_measured_rate(tmp_path: Path, seconds: int, warning: str | None) -> None:
+    # Two workers of one GPU each at 15 tokens a second: 30, 3,000 and 30,000 tokens; the budget is 5,000.
+    budget = {"tokens": 5_000, "deadline": f"{seconds}s", "price": {"tokens_per_second": 15}}
+    job = make_job(tmp_path, budget=budget, cluster={"workers": 2, "shard_size": 5})
+    found = forecast(job, datetime(2030, 1, 31, 22, 30, tzinfo=UTC))
+    assert found.deadline_tokens == 30 * seconds
+    assert found.deadline is not None
+    assert found.deadline.startswith("2030-01-31T22:")
+    assert [line.split(":")[0] for line in found.warnings] == (["budget.deadline"] if warning else [])
+    assert warning is None or warning in found.warnings[0]
+
+
 def test_what_is_likely_not_meant_is_said(tmp_path: Path) -> None:
     rows = [{"id": "a", "prompt": "x" * 900}, {"id": "b", "prompt": None}]
     job = make_job(tmp_path, rows, dataset={"reference": None}, cluster={"workers": 3}, budget={"tokens": 5_000})
@@ -162,6 +202,14 @@ def test_a_run_that_is_there_resumes(tmp_path: Path) -> None:
     assert (found.resumes, found.spent_before, found.warnings) == (True, 10, [])
     dry = forecast(job.model_copy(update={"budget": job.budget.model_copy(update={"tokens": 10})}))
     assert "raise it to draw more" in dry.warnings[-1]
+
+
+def test_a_run_with_a_budget_in_another_unit_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path, budget={"tokens": 5_000})
+    begin(job)
+    budget = BudgetSpec.model_validate({"gpu_hours": 1, "price": {"tokens_per_second": 10}})
+    with pytest.raises(RunMismatch, match=r"budget\.tokens.*budget\.gpu_hours"):
+        forecast(job.model_copy(update={"budget": budget}))
 
 
 def test_the_run_of_another_job_is_refused(tmp_path: Path) -> None:

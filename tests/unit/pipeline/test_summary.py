@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from pipeline.budget_spec import BudgetUse
 from pipeline.forecast import Cost, Forecast
 from pipeline.records import StopReason
 from pipeline.status import RunStatus
@@ -55,10 +56,11 @@ FORECAST = Forecast(
     prompt_tokens_longest=150,
     rows_looked_at=64,
     expected_fraction=0.5,
-    minimum=Cost(8_912, 57_972),
-    maximum=Cost(289_712, 2_318_875),
+    minimum=Cost(8_912, 57_972, 8_912, 57_972),
+    maximum=Cost(289_712, 2_318_875, 289_712, 2_318_875),
     budget_covers_minimum=True,
     budget_likely_covers_minimum=True,
+    budget=BudgetUse("tokens", 60_000, 0),
 )
 
 
@@ -149,3 +151,22 @@ def test_forecast_states_its_assumptions_and_warnings() -> None:
 def test_forecast_says_whether_the_minimum_is_covered(surely: bool, likely: bool, said: str) -> None:
     found = replace(FORECAST, budget_covers_minimum=surely, budget_likely_covers_minimum=likely)
     assert said in forecast_text(found)
+
+
+def test_a_budget_that_is_not_in_tokens_is_shown_in_its_unit() -> None:
+    priced = replace(FINISHED, tokens_budget=None, budget=BudgetUse("dollars", 5.0, 1.25))
+    shown = table(priced)
+    assert (shown["tokens"], shown["budget"]) == ("60,000", "$1.25 of $5.00 (25%)")
+    assert "budget" not in table(replace(FINISHED, budget=BudgetUse("tokens", 60_000, 60_000)))
+    hours = replace(
+        FORECAST,
+        tokens_budget=10_800_000,
+        budget=BudgetUse("gpu_hours", 1.0, 0.0),
+        minimum=Cost(8_912, 57_972, 0.000825, 0.00537),
+        deadline="2030-01-31T06:00:00+00:00",
+        deadline_tokens=5_400_000.0,
+    )
+    text = forecast_text(hours)
+    assert "1 GPU-hours, which is 10,800,000 tokens" in text
+    assert "2030-01-31T06:00:00+00:00, about 5,400,000 tokens from now" in text
+    assert "57,972 at worst; 0.000825 GPU-hours expected, 0.00537 GPU-hours at worst" in text
