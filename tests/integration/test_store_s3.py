@@ -119,7 +119,7 @@ def test_a_whole_run(server: S3Server) -> None:
     store = Store.open(url)
     with pytest.raises(UsageError, match="no run at"):
         store.run_info()
-    store.begin({"seed": 1}, {"seed": "s"})
+    store.begin({"seed": 1, "budget": {"tokens": 50}}, {"seed": "s"})
     with pytest.raises(RunMismatch, match="seed: 1"):
         store.begin({"seed": 2}, {"seed": "t"})
     store.set_budget(100)
