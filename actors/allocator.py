@@ -31,6 +31,8 @@ class AllocatorActor:
         self._store, self._cost = Store.open(url), cost
         self._market: Market = restore_market(self._store, budget, shards, cost)
         self._samples: dict[str, int] = {}
+        self._slots: dict[str, int] = {}
+        self._worst = 0
         now = time.monotonic()
         self._pace = None if seconds is None else Pace(now, now + seconds)
         self._paced_at = now
@@ -38,6 +40,8 @@ class AllocatorActor:
     def sync(self, report: WorkerReport) -> Reply:
         """A worker's report; answered with grants, leases and the price."""
         self._samples[report.worker] = report.samples
+        self._slots[report.worker] = report.inflight + report.capacity if report.inflight else 0
+        self._worst = max(self._worst, report.worst)
         self._keep_pace()
         return self._market.sync(report)
 
@@ -45,6 +49,7 @@ class AllocatorActor:
         """A life ended without settling: what journal and commits prove is spent, the rest returns."""
         proven = spent_by_life(self._store, self._store.commits(), self._cost)
         self._market.worker_lost(life, proven.get(life, 0))
+        self._slots.pop(life, None)
 
     def status(self) -> tuple[MarketStatus, int]:
         """Where the market stands, and how many samples all lives of this driver have drawn."""
@@ -56,13 +61,14 @@ class AllocatorActor:
             return
         self._paced_at = now
         market = self._market.snapshot()
-        self._pace.seen(now, market.spent)
-        allowance = self._pace.allowance(now, market.items - market.finished_items)
+        self._pace.seen(now, market.spent, sum(self._samples.values()), sum(self._slots.values()))
+        unanswered = market.items - market.finished_items
+        allowance = self._pace.allowance(now, unanswered, market.reserved, self._worst)
         if allowance.expired:
             self._market.expire()
         elif allowance.units is not None:
             time_binds = allowance.units < market.budget - market.spent
-            self._market.pace(allowance.units, hurry=time_binds)
+            self._market.pace(allowance.units + allowance.returning, hurry=time_binds)
 
 
 def start_allocator(

@@ -10,10 +10,12 @@ from collections import deque
 from dataclasses import dataclass
 
 WINDOW = 60.0
-"""Seconds the rate is taken over: long enough to smooth the landing of long samples, short enough to follow a worker
-that joins."""
+"""Seconds the rate is taken over, at least: short enough to follow a worker that joins."""
 SETTLING = 5.0
-"""Seconds of spending before a rate is believed: an engine's first seconds are slower than all that follow."""
+"""Seconds of work before a rate is believed: an engine's first seconds are slower than all that follow."""
+ROUNDS = 2
+"""Times all slots must have been filled anew within the window: long samples that began together land together, and a
+rate taken between two such landings would be that of neither."""
 CLOSING = 2.0
 """Seconds kept at least for what comes after the last sample: aborting, answering, committing."""
 ANSWERS_PER_SECOND = 2000.0
@@ -24,10 +26,19 @@ MOST_CLOSING = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """``units`` that can still be computed (None: not known yet). ``expired``: nothing more may start."""
+    """``units`` that can still be computed (None: not known yet), and ``returning``: what open reservations will give
+    back unused. ``expired``: nothing more may start."""
 
     units: int | None
+    returning: int = 0
     expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    at: float
+    spent: int
+    landed: int
 
 
 class Pace:
@@ -36,9 +47,10 @@ class Pace:
     def __init__(self, start: float, deadline: float) -> None:
         """``deadline`` on the same clock as ``start``; one that has passed is expired at once."""
         self._start, self._deadline = start, deadline
-        self._seen: deque[tuple[float, int]] = deque()
+        self._seen: deque[_Seen] = deque()
         self._expired = False
         self._rate: float | None = None
+        self._each: float | None = None
 
     @property
     def rate(self) -> float | None:
@@ -49,27 +61,43 @@ class Pace:
         """
         return self._rate
 
-    def seen(self, now: float, spent: int) -> None:
-        """Note how much was spent by ``now``. Time before the first spending does not count: engines were starting."""
-        if self._seen and self._seen[-1][1] == spent and len(self._seen) == 1:
+    def seen(self, now: float, spent: int, landed: int, slots: int) -> None:
+        """Note what was spent by ``now``, in how many samples, and how many slots work (0: engines are starting).
+
+        Time counts from the first moment at which something runs: a sample is computed before it is spent.
+        """
+        if slots == 0 and (not self._seen or self._seen[-1].landed == landed):
             self._seen.clear()
-        self._seen.append((now, spent))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW:
+            return
+        self._seen.append(_Seen(now, spent, landed))
+        while len(self._seen) > 2 and self._suffices(self._seen[1], WINDOW, slots):
             self._seen.popleft()
-        (first, least), (last, most) = self._seen[0], self._seen[-1]
-        if last - first >= SETTLING:
-            self._rate = max(self._rate or 0.0, (most - least) / (last - first))
+        first = self._seen[0]
+        if self._suffices(first, SETTLING, slots):
+            self._rate = max(self._rate or 0.0, (spent - first.spent) / (now - first.at))
+            self._each = (spent - first.spent) / (landed - first.landed)
+
+    def _suffices(self, first: _Seen, seconds: float, slots: int) -> bool:
+        """Is what was seen since ``first`` enough to tell a rate from?"""
+        last = self._seen[-1]
+        return last.at - first.at >= seconds and last.landed - first.landed >= max(1, ROUNDS * slots)
 
     def closing(self, unanswered: int) -> float:
         """Seconds before the deadline at which drawing ends, with so many questions still to answer."""
         whole = max(0.0, self._deadline - self._start)
         return min(max(CLOSING, unanswered / ANSWERS_PER_SECOND), MOST_CLOSING * whole)
 
-    def allowance(self, now: float, unanswered: int) -> Allowance:
-        """What may still be drawn at ``now``."""
+    def allowance(self, now: float, unanswered: int, reserved: int = 0, worst: int = 0) -> Allowance:
+        """What may still be sold at ``now``: what can be computed, and what open reservations will give back.
+
+        ``reserved``: units set aside at ``worst`` a sample. A sample takes less than its worst case on average, and
+        counting it in full would leave slots idle for as long as it takes to fill them all with worst cases.
+        """
         left = self._deadline - self.closing(unanswered) - now
         self._expired = self._expired or left <= 0
         if self._expired:
             return Allowance(0, expired=True)
-        rate = self.rate
-        return Allowance(None if rate is None else int(rate * left))
+        if self._rate is None or self._each is None:
+            return Allowance(None)
+        returning = reserved * max(0.0, 1.0 - self._each / worst) if worst else 0.0
+        return Allowance(int(self._rate * left), int(returning))

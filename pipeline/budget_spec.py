@@ -148,8 +148,10 @@ class BudgetSpec(Section):
         idle = [name for name in _unused(self, needed) if getattr(self.price, name) is not None]
         if idle:
             raise ValueError(f"price.{idle[0]} prices nothing here: leave it out of a budget in {self.kind}")
-        if budget_units(self) < 1:
-            raise ValueError(f"{self.kind}: {self.amount!r} pays for less than one token; raise it, or mend price")
+        if budget_units(self) < cost_model(self).completion:
+            raise ValueError(
+                f"{self.kind}: {self.amount!r} pays for less than one completion token; raise it, or mend price"
+            )
         return self
 
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pipeline.replay_intervals import Interval
 
 FORMATS = (".png", ".svg", ".pdf")
-_INCHES = (11.0, 4.5)
+_INCHES = (11.0, 5.0)
 _DPI = 150
+_COLOURS = 10
+_LEGEND_COLUMNS = 3
 
 Cost = Callable[["Result"], "tuple[float, Interval] | None"]
 
@@ -89,15 +91,20 @@ def draw(results: Sequence[Result], path: str) -> None:
         panels.append(("completion tokens a question", _tokens))
     graded = all(result.accuracy is not None for result in results)
     figure, axes = pyplot.subplots(1, len(panels), figsize=_INCHES, sharey=True, squeeze=False)
+    lines = _series(results)
+    palette = mpl.colormaps["tab10" if len(lines) <= _COLOURS else "tab20"]
     for axis, (label, cost) in zip(axes[0], panels, strict=True):
-        for name, series in _series(results).items():
-            _plot(axis, name, series, cost, graded)
+        for place, (name, series) in enumerate(lines.items()):
+            _plot(axis, name, series, cost, graded, palette(place % palette.N))
         axis.set_xlabel(f"{label} (mean)")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy (%)" if graded else "agreement with the whole pool (%)")
-    axes[0][0].legend(fontsize="small", loc="lower right")
     figure.suptitle(f"{results[0].questions:,} questions, {results[0].repeats} repeats, 95% intervals over questions")
-    figure.tight_layout()
+    # Below the panels: inside, it would lie over the points it names.
+    handles, names = axes[0][0].get_legend_handles_labels()
+    rows = -(-len(names) // _LEGEND_COLUMNS)
+    figure.legend(handles, names, loc="lower center", ncols=_LEGEND_COLUMNS, fontsize="small", frameon=False)
+    figure.tight_layout(rect=(0, 0.045 * rows, 1, 1))
     try:
         figure.savefig(path, dpi=_DPI)
     except OSError as error:
@@ -117,7 +124,7 @@ def _series(results: Iterable[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def _plot(axis: Any, name: str, series: list[Result], cost: Cost, graded: bool) -> None:
+def _plot(axis: Any, name: str, series: list[Result], cost: Cost, graded: bool, colour: Any) -> None:
     points = []
     for result in series:
         place = cost(result)
@@ -137,6 +144,9 @@ def _plot(axis: Any, name: str, series: list[Result], cost: Cost, graded: bool) 
         linewidth=1.2,
         elinewidth=0.6,
         capsize=2,
+        color=colour,
+        # The mean is what is compared; intervals are there to be seen through.
+        ecolor=(*colour[:3], 0.4),
         label=name,
     )
 

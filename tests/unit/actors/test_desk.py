@@ -1,8 +1,12 @@
 import asyncio
 import math
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from actors.desk import Ask, Desk
 from actors.engines.base import Prompt
+from budgets.curve import DemandCurve
 from pipeline.errors import BudgetDenied
 from tests.factories import make_item
 
@@ -75,3 +79,60 @@ async def test_nothing_below_the_price_is_taken():
 async def test_an_empty_desk():
     assert Desk().take(100, 0.0) is None
     assert Desk().smallest_worst == 0
+
+
+class Ticket:
+    """An ask that is its own ticket, as in replay: the desk needs no event loop."""
+
+    def __init__(self, bid: float, worst: int) -> None:
+        self.bid, self.worst, self.refused = bid, worst, False
+
+    @property
+    def paid(self) -> "Ticket":
+        return self
+
+    def done(self) -> bool:
+        return self.refused
+
+    def set_exception(self, exception: BudgetDenied) -> None:
+        self.refused = True
+
+
+BIDS = st.sampled_from([0.0, 0.001, 0.1, 0.5, 1.0, math.inf])
+STEPS = st.one_of(
+    st.tuples(st.just("add"), BIDS, st.integers(1, 30)),
+    st.tuples(st.just("take"), BIDS, st.integers(0, 40)),
+    st.tuples(st.just("deny"), BIDS, st.just(0)),
+    st.tuples(st.just("deny all"), st.just(0.0), st.just(0)),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_sums_are_those_of_what_waits(steps):
+    desk: Desk[Ticket] = Desk()
+    waiting: list[Ticket] = []
+    for what, bid, tokens in steps:
+        if what == "add":
+            waiting.append(Ticket(bid, tokens))
+            desk.add(waiting[-1])
+        elif what == "take":
+            startable = desk.startable(tokens, bid)
+            taken = desk.take(tokens, bid)
+            fits = [ask for ask in waiting if ask.bid >= bid and ask.worst <= tokens]
+            assert (taken is not None) == startable == bool(fits)
+            if taken is not None:
+                assert taken.bid == max(ask.bid for ask in fits)
+                waiting.remove(taken)
+        elif what == "deny":
+            assert desk.deny_below(bid) == sum(ask.bid < bid for ask in waiting)
+            waiting = [ask for ask in waiting if not ask.done()]
+        else:
+            assert desk.deny_all() == len(waiting)
+            waiting = []
+        curve = DemandCurve()
+        for ask in waiting:
+            curve.add(ask.bid, ask.worst)
+        worsts = [ask.worst for ask in waiting]
+        assert desk.demand() == curve.to_pairs()
+        assert (desk.smallest_worst, desk.largest_worst) == (min(worsts, default=0), max(worsts, default=0))
+        assert (len(desk), desk.minimums) == (len(waiting), sum(ask.bid == math.inf for ask in waiting))

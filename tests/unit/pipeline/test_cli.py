@@ -262,7 +262,8 @@ def test_plan(job: Path) -> None:
     assert "3, shards: 1" in result.stdout
     found = last_object(call("plan", job, "--json"))
     assert (found["items"], found["shards"], found["max_samples"], found["resumes"]) == (3, 1, 40, False)
-    assert found["minimum"].keys() == {"expected", "worst"}
+    assert found["minimum"].keys() == {"expected", "worst", "expected_in_budget", "worst_in_budget"}
+    assert found["budget"] == {"unit": "tokens", "total": 1000, "spent": 0}
     assert not (job.parent / "run").exists()
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.progress import PLAIN_SECONDS, Progress, Reporter, duration, plain_line
+from pipeline.budget_spec import BudgetUse
+from pipeline.progress import PLAIN_SECONDS, Progress, Reporter, duration, in_words, plain_line
 
 SOLVING = Progress(
     phase="solving",
@@ -62,6 +63,35 @@ def test_no_pace_is_claimed_before_or_after_solving() -> None:
 
 def test_a_budget_of_zero_is_no_division() -> None:
     assert "0/0 tokens (0%)" in plain_line(replace(SOLVING, tokens_spent=0, tokens_budget=0))
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount", "said"),
+    [
+        ("tokens", 5_000, "5,000 tokens"),
+        ("dollars", 1.25, "$1.25"),
+        ("dollars", 0.0, "$0.00"),
+        ("dollars", 0.000_17, "$0.00017"),
+        ("gpu_hours", 0.5, "0.5 GPU-hours"),
+        ("flops", 1.2e18, "1.2e+18 FLOPs"),
+    ],
+)
+def test_amounts_in_words(unit: str, amount: float, said: str) -> None:
+    assert in_words(unit, amount) == said
+
+
+def test_a_budget_in_dollars_shows_no_tokens_that_nobody_knows() -> None:
+    priced = replace(
+        SOLVING, tokens_spent=None, tokens_budget=None, tokens_per_second=None, budget=BudgetUse("dollars", 5.0, 1.25)
+    )
+    assert plain_line(priced) == (
+        "solving: 173/300 questions finished, 1,922 samples, $1.25 of $5.00 (25%), price 0.0012, about 51 s left"
+    )
+    assert "budget $5.00" in plain_line(replace(priced, phase="starting"))
+    stream = Terminal()
+    with Reporter(stream, Clock()) as reporter:
+        reporter(priced)
+    assert "$1.25 of $5.00" in stream.getvalue()
 
 
 def test_plain_lines_are_few_and_phase_changes_are_never_missed() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.budget_spec import BudgetUse
 from pipeline.errors import StoreError, UsageError
-from pipeline.records import Answer, DeadLetter, Sample, Shard, StopReason
+from pipeline.records import Answer, DeadLetter, Sample, Shard, StopReason, Verdict
 from pipeline.status import RunStatus, status_of, wilson_interval
 from pipeline.store import Store
 from tests.factories import make_sample, make_spec
@@ -101,10 +102,36 @@ def test_finished(store: Store) -> None:
 
 
 def test_verification_counts_as_spent(store: Store) -> None:
-    from pipeline.records import Verdict
+    plain = make_sample("a", 0)
+    store.journal(0, [plain], "w0", 1)
+    assert status_of(store.url).tokens_spent == 10
+    judged = replace(plain, verdicts=(Verdict("math", 1.0, tokens=7), Verdict("units", 1.0, tokens=2)))
+    store.commit(0, 0, [answer("a", StopReason.SETTLED, True)], [judged], [], [], "w0")
+    assert status_of(store.url).tokens_spent == 19
+    # A later generation holds the same sample again: it counts once.
+    store.commit(0, 1, [answer("a", StopReason.SETTLED, True)], [judged], [], [], "w1")
+    status = status_of(store.url)
+    assert (status.tokens_spent, status.budget) == (19, BudgetUse("tokens", 1_000_000, 19))
 
-    store.journal(0, [make_sample("a", 0, verdicts=(Verdict("math", 1.0, tokens=7),))], "w0", 1)
-    assert status_of(store.url).tokens_spent == 17
+
+def test_a_budget_in_dollars_is_shown_in_dollars(tmp_path: Path) -> None:
+    price = {"prompt": 1.0, "cached": 0.25, "completion": 4.0, "verifiers": {"numeric": 2.0}}
+    budget = {"tokens": None, "dollars": 0.5, "price": price}
+    spec = make_spec(budget=budget, verifiers=[{"kind": "numeric"}], dataset={"reference": "gold"})
+    store = Store.open(str(tmp_path / "run"))
+    store.begin(spec.model_dump(mode="json"), {})
+    store.write_plan(TwoShards())
+    sample = make_sample("a", 0, prompt_tokens=100, cached_prompt_tokens=80, completion_tokens=30)
+    store.journal(0, [sample], "w0", 1)
+    judged = replace(sample, verdicts=(Verdict("numeric", 1.0, tokens=5),))
+    store.commit(0, 0, [answer("a", StopReason.SETTLED, True)], [judged], [], [], "w0")
+    status = status_of(store.url)
+    assert (status.tokens_spent, status.tokens_budget) == (20 + 30 + 5, None)
+    assert status.budget is not None
+    # 20 × $1 + 80 × $0.25 + 30 × $4 + 5 × $2 a million.
+    assert (status.budget.unit, status.budget.total) == ("dollars", 0.5)
+    assert status.budget.spent == pytest.approx(170e-6, rel=1e-12)
+    assert status.as_json()["budget"] == {"unit": "dollars", "total": 0.5, "spent": status.budget.spent}
 
 
 def test_answers_that_are_gone_are_a_store_error(store: Store) -> None:

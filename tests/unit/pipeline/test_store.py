@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from budgets.cost import CostModel, Usage
+from pipeline.budget_spec import BudgetSpec
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.records import Sample, Segment, Shard, Verdict
 from pipeline.store import Store
@@ -101,6 +103,36 @@ def test_budgets_are_a_history(store: Store) -> None:
     assert history == [100, 300, 200]
 
 
+def test_a_budget_is_kept_as_it_was_written(store: Store) -> None:
+    store.begin(JOB, PRINT)
+    store.set_budget(300)
+    assert store.budget_spec() == BudgetSpec(tokens=300)
+    priced = BudgetSpec.model_validate({"gpu_hours": 1, "price": {"tokens_per_second": 10}})
+    with pytest.raises(RunMismatch, match=r"budget\.tokens, counted in tokens; budget\.gpu_hours"):
+        store.set_budget(priced)
+    finer = BudgetSpec.model_validate({"tokens": 300, "price": {"verifiers": {"judge": 0.5}}})
+    with pytest.raises(RunMismatch, match="micro-token"):
+        store.set_budget(finer)
+    assert store.budget() == 300
+
+
+def test_a_budget_in_dollars_is_counted_in_its_unit(store: Store) -> None:
+    budget = {"dollars": 0.25, "price": {"prompt": 1.0, "completion": 2.0}}
+    store.begin({**JOB, "budget": budget}, PRINT)
+    assert store.budget() == 250_000_000_000
+    store.set_budget(BudgetSpec.model_validate({**budget, "dollars": 0.5}))
+    assert Store.open(store.url).budget() == 500_000_000_000
+    with pytest.raises(RunMismatch, match=r"budget\.dollars, counted in pico-dollars"):
+        store.set_budget(10)
+
+
+def test_a_budget_record_that_cannot_be_read_is_an_error(store: Store) -> None:
+    store.begin(JOB, PRINT)
+    store.files.put("budget/000001.json", b'{"tokens": -1, "id": "x"}')
+    with pytest.raises(StoreError, match=r"budget/000001\.json is corrupt"):
+        store.budget()
+
+
 def test_plan_is_written_once(store: Store) -> None:
     with pytest.raises(StoreError, match=r"shards\.parquet is gone"):
         store.read_plan()
@@ -147,8 +179,11 @@ def test_journal_spent_counts_what_was_paid_twice(store: Store) -> None:
     store.journal(3, [paid], "worker-1.a", 1)
     store.journal(0, [paid], "worker-2", 0)
     store.record_attempts(0, ["a"], "worker-3", 0)
-    assert paid.billed_tokens + paid.verifier_tokens == 13
-    assert store.journal_spent() == {"worker-1.a": 126, "worker-2": 13}
+    assert paid.billed_tokens == 11
+    assert store.journal_spent() == {"worker-1.a": 122, "worker-2": 11}, "verdicts are the commits' to count"
+    assert store.journal_usage() == {"worker-1.a": Usage(12, 8, 110), "worker-2": Usage(6, 4, 5)}
+    priced = CostModel(prompt=3, cached=1, completion=10)
+    assert store.journal_spent(priced) == {"worker-1.a": 36 + 8 + 1100, "worker-2": 18 + 4 + 50}
 
 
 def test_journal_objects_are_never_replaced(store: Store) -> None:
