@@ -13,7 +13,8 @@ import random
 from dataclasses import dataclass
 
 from budgets.curve import HIGHEST
-from pipeline.records import Item, Sample, StopReason
+from pipeline.errors import BudgetDenied
+from pipeline.records import Item, Sample
 from strategies.base import Session, Solution, Strategy
 
 # After every guaranteed minimum, so that a tight budget starves no question, and before everything else: a sample
@@ -43,8 +44,9 @@ async def run_audit(unstopped: Strategy, item: Item, session: Session, early: So
     """
     counting = _AuditSession(session)
     full = await unstopped.solve(item, counting)
-    complete = full.stop_reason is not StopReason.EXHAUSTED
-    return Audit(full.answer, max(0, counting.samples - used), full.answer != early.answer if complete else None)
+    # Not the stop reason: a vote that went flat calls itself hopeless when it is refused.
+    flipped = None if counting.refused else full.answer != early.answer
+    return Audit(full.answer, max(0, counting.samples - used), flipped)
 
 
 class _AuditSession:
@@ -53,6 +55,7 @@ class _AuditSession:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.samples = 0
+        self.refused = False
 
     @property
     def rng(self) -> random.Random:
@@ -64,7 +67,11 @@ class _AuditSession:
 
     async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
         bid = value if value == math.inf else AUDIT_BID
-        drawn = await self._session.sample(n, value=bid, temperature=temperature)
+        try:
+            drawn = await self._session.sample(n, value=bid, temperature=temperature)
+        except BudgetDenied:
+            self.refused = True
+            raise
         self.samples += len(drawn)
         return drawn
 
