@@ -27,4 +27,14 @@ if ! "$venv/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(not m.
 fi
 pip install -q --no-deps -r "$here/locks/cpu.txt" 2> >(grep -v -e 'is ignored: it is neither' >&2)
 pip install -q --no-deps --no-build-isolation -e "$here/.."
+
+# Only jobs that run programs need it; they refuse to without, and everything else works.
+if ! command -v bwrap >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
+    { apt-get install -y -q bubblewrap || { apt-get update -q && apt-get install -y -q bubblewrap; }; } >/dev/null 2>&1; then
+    echo "installed bubblewrap"
+  else
+    echo "bubblewrap (bwrap) is not installed: the verifier kind 'programs' will not run; install your system's package" >&2
+  fi
+fi
 echo "ready: $venv/bin/ponder"

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from actors.engines.bundled import BUNDLED, cache_folder
+from verifiers.sandbox import confine
 
 _GIB = 1 << 30
 
@@ -67,7 +68,7 @@ class Machine:
     """Facts about this machine. Sizes in bytes; ``versions`` holds what is installed of the packages looked for.
 
     ``gpus``: NVIDIA devices seen. ``memory`` is the container's limit where there is one. ``shm`` is the size of
-    ``/dev/shm``, None where the system has none.
+    ``/dev/shm``, None where the system has none. ``sandbox``: why programs cannot be confined, None where they can.
     """
 
     python: tuple[int, int, int]
@@ -80,6 +81,7 @@ class Machine:
     cache: str
     cache_free: int
     shm: int | None
+    sandbox: str | None = None
 
 
 def look() -> Machine:
@@ -96,6 +98,7 @@ def look() -> Machine:
         cache=str(cache),
         cache_free=shutil.disk_usage(_existing(cache)).free,
         shm=shutil.disk_usage(SHM).total if os.path.isdir(SHM) else None,
+        sandbox=confine.problem(),
     )
 
 
@@ -127,6 +130,7 @@ def judge(machine: Machine) -> list[Check]:
             "free some, or set PONDER_CACHE to a folder on a larger disk",
         ),
         _shm(machine),
+        _sandbox(machine),
     ]
 
 
@@ -207,6 +211,12 @@ def _shm(machine: Machine) -> Check:
         return Check(SHM, Level.OK, "this system has none")
     mend = "Ray's object store falls back to the disk: give the container more, such as --shm-size=2g"
     return _at_least(SHM, machine.shm, SHM_FLOOR, _gib(machine.shm), mend)
+
+
+def _sandbox(machine: Machine) -> Check:
+    if machine.sandbox is None:
+        return Check("bubblewrap", Level.OK, "installed and permitted")
+    return Check("bubblewrap", Level.WARN, "verifiers of kind programs refuse to run", machine.sandbox)
 
 
 def _at_least(name: str, value: int, floor: int, found: str, mend: str) -> Check:

@@ -152,7 +152,7 @@ async def test_a_third_partys_kind_is_like_ours() -> None:
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
     assert check_reference(spec.verifiers[0], Item("q")) == "length: never fits"
     documented = JobSpec.model_json_schema()["properties"]["verifiers"]["items"]["anyOf"]
-    assert [each["title"] for each in documented if "title" in each] == ["LengthSpec"]
+    assert [each["title"] for each in documented if "title" in each] == ["LengthSpec", "ProgramsSpec"]
     with pytest.raises(SpecError, match=r"verifiers\.0\.limit"):
         of({"kind": "length", "limit": "x"})
 
