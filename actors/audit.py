@@ -7,11 +7,13 @@ nothing and does not count. Owns no task and no journal.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import random
 from dataclasses import dataclass
 
+from actors.judge import Judge, Judgement
 from budgets.curve import HIGHEST
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample
@@ -24,11 +26,15 @@ AUDIT_BID = HIGHEST
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the vote at the cap said. ``flipped`` is None where the market did not pay to the end."""
+    """What the vote at the cap said. ``flipped`` is None where the market did not pay to the end.
+
+    ``correct``: whether ``answer`` is, where that can be told of an audit that came to its end; see ``judged``.
+    """
 
     answer: str | None
     samples: int
     flipped: bool | None
+    correct: bool | None = None
 
 
 def is_audited(seed: int, item_id: str, fraction: float) -> bool:
@@ -49,8 +55,19 @@ async def run_audit(unstopped: Strategy, item: Item, session: Session, early: So
     return Audit(full.answer, max(0, counting.samples - used), flipped)
 
 
+async def judged(audit: Audit | None, item: Item, judge: Judge, early: Judgement) -> Audit | None:
+    """``audit`` with its ``correct``; ``early``: what was said of the answer of the early stop.
+
+    The audit's samples are not verified: only its answer is held against the reference, where it is another.
+    """
+    if audit is None or audit.flipped is None:
+        return audit
+    said = await judge.judge(item, [], audit.answer) if audit.flipped else early
+    return dataclasses.replace(audit, correct=said.correct)
+
+
 class _AuditSession:
-    """A session whose bids are the audit's own."""
+    """A session whose bids are the audit's own. ``refused``: the market would not pay for a sample."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from actors.desk import Ask, Desk
@@ -65,6 +65,7 @@ class Dispatch:
         self._canonical = canonical_for(spec.answer)
         self._running: dict[str, Ask] = {}
         self._generating: set[asyncio.Task[None]] = set()
+        self._interrupted: set[str] = set()
         self._halted = False
         self._hurry = False
         self.expired = False
@@ -156,8 +157,34 @@ class Dispatch:
         """Start nothing more; what is cut from now on was interrupted, not cut by a strategy."""
         self._halted = True
 
+    def queued(self) -> list[tuple[int, str]]:
+        """Questions (shard id, item id) that wait for a slot, not for money, with nothing in the engine; best last.
+
+        As many of the best as slots are free now are left out. Empty once nothing starts any more.
+        """
+        if self._halted or self.expired:
+            return []
+        running = {_place(ask) for ask in self._running.values()}
+        asks = [ask for ask in self.desk if ask.bid >= self.price and not ask.paid.done() and not ask.ahead]
+        asks.sort(key=lambda ask: ask.bid)
+        places = [place for place in dict.fromkeys(map(_place, asks)) if place not in running]
+        return places[: max(0, len(places) - self.idle_slots)]
+
+    def interrupt(self, places: Collection[tuple[int, str]]) -> None:
+        """Cut what runs for these questions: the run does it, not their strategy."""
+        for request_id, ask in self._running.items():
+            if _place(ask) in places:
+                self._interrupted.add(request_id)
+                self._engine.cancel(request_id)
+
+    async def gone(self, places: Collection[tuple[int, str]]) -> None:
+        """Return when nothing runs for these questions."""
+        while self._generating and any(_place(ask) in places for ask in self._running.values()):
+            await asyncio.wait(self._generating, return_when=asyncio.FIRST_COMPLETED)
+
     async def put_down(self) -> None:
-        """Abort what runs and wait for what it cost."""
+        """The life ends, however it does: abort what runs, as interrupted, and wait for what it cost."""
+        self.halt()
         for request_id in list(self._running):
             self._engine.cancel(request_id)
         if self._generating:
@@ -225,4 +252,10 @@ class Dispatch:
 
     def _end(self, ask: Ask) -> str:
         """Why a sample was cut: the run did it, or the strategy; only what a strategy cut keeps its place in a vote."""
-        return "interrupted" if self._halted or self.expired or ask.ahead else "abort"
+        lent_back = ask.request_id in self._interrupted
+        self._interrupted.discard(ask.request_id)
+        return "interrupted" if self._halted or self.expired or ask.ahead or lent_back else "abort"
+
+
+def _place(ask: Ask) -> tuple[int, str]:
+    return ask.shard_id, ask.item.item_id

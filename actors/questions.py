@@ -4,6 +4,7 @@ Plain asyncio: no Ray. Invariants:
 
 - a question's attempt is durable before any sample of it is dispatched
 - a question has one outcome; a shard commits when all its questions have one, after its samples are durable
+- while a group of suspects runs, nothing else does, borrowed questions included
 
 Owns the open shards. Draws nothing itself: strategies ask through their sessions.
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from actors.assembly import make_strategy
-from actors.audit import Audit, is_audited, run_audit
+from actors.audit import Audit, is_audited, judged, run_audit
 from actors.engines.base import Engine
 from actors.judge import Judge
+from actors.loans import Engaged, Guests, LoanDesk, Place
 from actors.logbook import Logbook
 from actors.session import QuestionSession, Terms
 from actors.shard_run import Admission, ShardRun
@@ -29,6 +33,14 @@ from pipeline.source import read_shard
 from pipeline.spec import JobSpec
 from pipeline.store import Store
 from strategies.base import Auditable, Solution
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What came of asking a question."""
+
+    solution: Solution
+    audit: Audit | None
 
 
 class Questions:
@@ -45,6 +57,7 @@ class Questions:
         life: str,
         tasks: Tasks,
         terms: Terms,
+        engaged: Engaged,
     ) -> None:
         self._spec, self._shards, self._engine, self._store, self._judge = spec, shards, engine, store, judge
         self._log, self._life, self._tasks, self._terms = log, life, tasks, terms
@@ -52,9 +65,12 @@ class Questions:
         self._runs: dict[int, ShardRun] = {}
         self._fresh: deque[Admission] = deque()
         self._suspects: deque[Admission] = deque()
+        self._guests: deque[Guests] = deque()
+        self._asking: dict[Place, asyncio.Task[None]] = {}
         self._active = 0
         self._exclusive = False
         self._started = time.monotonic()
+        self.loans = LoanDesk(spec, shards, store, log, life, tasks, terms.cost, engaged, self)
 
     @property
     def empty(self) -> bool:
@@ -76,7 +92,8 @@ class Questions:
         """Take note of a paid sample, whether or not its question still wants it."""
         run = self._runs.get(shard_id)
         if run is not None:
-            run.journal.setdefault(sample.item_id, {})[(sample.prompt_key, sample.sample_index)] = sample
+            run.note(sample)
+        self.loans.landed(shard_id, sample)
 
     def apply(self, reply: Reply) -> None:
         """Forget shards whose commit is known, open those newly leased."""
@@ -91,6 +108,78 @@ class Questions:
                     lease.shard_id, lease.generation, lease.min_value, (), {}, {}, self._terms.cost, total=items
                 )
                 self._tasks.spawn(self._open(lease))
+        self.loans.apply(reply)
+
+    # --- loans: see ``actors.loans.Host`` ------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many more questions this worker could ask at once with what it holds now."""
+        if self._exclusive or self._fresh or self._suspects or self._guests:
+            return 0
+        here = sum(run.open_count for run in self._runs.values()) - self.loans.away + self.loans.hosted
+        return max(0, self._engine.capacity - here)
+
+    def may_lend(self, place: Place) -> bool:
+        """See ``Host``."""
+        run = self._runs.get(place[0])
+        return run is not None and place in self._asking and not self._exclusive and not run.attempts.get(place[1], 0)
+
+    async def withdraw(self, shard_id: int, item_ids: Collection[str]) -> list[str]:
+        """See ``Host``."""
+        asking = [(item_id, self._asking[(shard_id, item_id)]) for item_id in item_ids]
+        for _, task in asking:
+            task.cancel()
+        await asyncio.wait([task for _, task in asking])
+        stopped = [item_id for item_id, task in asking if task.cancelled()]
+        for item_id in stopped:
+            del self._asking[(shard_id, item_id)]
+        await self.leave(len(stopped))
+        return stopped
+
+    def held(self, shard_id: int) -> ShardRun:
+        """See ``Host``."""
+        return self._runs[shard_id]
+
+    async def readmit(self, run: ShardRun, item_ids: Collection[str]) -> None:
+        """See ``Host``."""
+        limit = self._spec.cluster.max_attempts
+        run.set_aside(limit, item_ids)
+        self._queue(run.admissions(limit, item_ids))
+        await self._admit()
+        await self._commit_if_done(run)
+
+    def enter(self, guests: Guests) -> None:
+        """See ``Host``."""
+        self._guests.append(guests)
+        self._seat()
+
+    async def leave(self, count: int) -> None:
+        """See ``Host``."""
+        self._active -= count
+        if self._active == 0 and not self._exclusive:
+            await self._admit()
+
+    async def draw(self, run: ShardRun, item: Item) -> None:
+        """See ``Host``."""
+        try:
+            session = self._session(run, item)
+            await self._ask(run, item, session)
+        except (EngineError, StoreError):
+            raise
+        except Exception:  # the lender meets it too, over the same journal, and records it
+            return
+
+    def _seat(self) -> None:
+        while self._guests and not self._exclusive:
+            guests = self._guests.popleft()
+            self._active += len(guests.run.items) if guests.run else 0
+            guests.admitted.set()
+
+    def _queue(self, groups: Iterable[Admission]) -> None:
+        for group in groups:
+            (self._suspects if group.exclusive else self._fresh).append(group)
+
+    # --- shards --------------------------------------------------------------------------------------------------
 
     async def _open(self, lease: ShardLease) -> None:
         shard = self._shards[lease.shard_id]
@@ -104,17 +193,18 @@ class Questions:
                 self._store.attempts(lease.shard_id, self._store.deaths()),
                 limit,
                 self._terms.cost,
+                self._store.rule_of(self._spec.strategy.model_dump(mode="json")),
             )
 
         run = await asyncio.to_thread(read)
         self._runs[lease.shard_id] = run
-        for group in run.admissions(limit):
-            (self._suspects if group.exclusive else self._fresh).append(group)
+        self._queue(run.admissions(limit))
         await self._admit()
         await self._commit_if_done(run)
 
     async def _admit(self) -> None:
         """Let in what may run now: fresh groups together, a suspects' group only by itself."""
+        self._seat()
         while self._fresh and not self._exclusive:
             await self._let_in(self._fresh.popleft())
         if self._suspects and self._active == 0:
@@ -128,6 +218,8 @@ class Questions:
         # Durable before dispatch: whatever these questions do to this process, their next holder will know.
         await asyncio.to_thread(self._store.record_attempts, run.shard_id, ids, self._life, self._log.next_seq())
         questions = [self._tasks.spawn(self._question(run, item)) for item in group.items]
+        for item, task in zip(group.items, questions, strict=True):
+            self._asking[(run.shard_id, item.item_id)] = task
         if group.exclusive:
             self._tasks.spawn(self._release(group, questions))
 
@@ -143,13 +235,10 @@ class Questions:
         session: QuestionSession | None = None
         try:
             session = self._session(run, item)
-            try:
-                solution = await self._strategy.solve(item, session)
-            finally:
-                await session.finish()
-            judgement = await self._judge.judge(item, session.drawn, solution.answer)
-            audit = await self._audit(run, item, session, solution)
-            run.close(session, solution, judgement, time.monotonic() - self._started, audit)
+            asked = await self._ask(run, item, session)
+            judgement = await self._judge.judge(item, session.drawn, asked.solution.answer)
+            audit = await judged(asked.audit, item, self._judge, judgement)
+            run.close(session, asked.solution, judgement, time.monotonic() - self._started, audit)
         except RequestRejected as error:
             run.bury(item, "engine", str(error), session)
         except (EngineError, StoreError):
@@ -158,10 +247,17 @@ class Questions:
             run.bury(item, "strategy", "the strategy did not handle BudgetDenied", session)
         except Exception as error:  # a strategy is code of others: its failure is this question's, not the run's
             run.bury(item, "strategy", f"{type(error).__name__}: {error}", session)
-        self._active -= 1
-        if self._active == 0 and not self._exclusive:
-            await self._admit()
+        del self._asking[(run.shard_id, item.item_id)]
+        await self.leave(1)
         await self._commit_if_done(run)
+
+    async def _ask(self, run: ShardRun, item: Item, session: QuestionSession) -> _Asked:
+        """A question's answer, and what its audit says: all that draws samples."""
+        try:
+            solution = await self._strategy.solve(item, session)
+        finally:
+            await session.finish()
+        return _Asked(solution, await self._audit(run, item, session, solution))
 
     async def _audit(self, run: ShardRun, item: Item, session: QuestionSession, early: Solution) -> Audit | None:
         """The vote at the cap, where this question settled and is one of those the audit looks at."""
@@ -197,6 +293,7 @@ class Questions:
             run.decisions,
             list(run.dead.values()),
             self._life,
+            run.rule,
         )
         run.committed = True
         self._tasks.wake.set()

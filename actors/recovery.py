@@ -1,7 +1,8 @@
 """The market of a run as its directory proves it: there is no second source of truth.
 
 Spent is what the journal holds, repetitions included. Committed shards bring their parked demand back, read from the
-answers whose next sample the market refused, so that a resume or a larger budget goes on with the best of them.
+answers whose next sample the market refused, so that a resume or a larger budget goes on with the best of them. What an
+older rule answered is to be answered again: its shards count as not committed, what they cost as spent.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def restore_market(store: Store, budget: int, shards: list[Shard], cost: CostMod
     spent = sum(spent_by_life(store, run.commits, cost).values())
     committed = {}
     for shard_id, commit in run.commits.items():
+        if commit.rule != run.info.rule:
+            continue
         generation = generation_cost(store, commit, cost)
         finished = generation + verification_cost(store, commit, cost)
         parked = _parked(run, shard_id, generation / max(1, commit.tokens))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.audit import Audit
@@ -37,7 +37,10 @@ class Admission:
 
 @dataclass
 class ShardRun:
-    """Questions of one shard and their outcomes. ``generation`` counts how often the shard was opened for more."""
+    """Questions of one shard and their outcomes.
+
+    ``generation`` counts how often the shard was opened for more; ``rule`` is the number of the rule that answers it.
+    """
 
     shard_id: int
     generation: int
@@ -53,6 +56,7 @@ class ShardRun:
     parked: DemandCurve = field(default_factory=DemandCurve)
     finished_tokens: int = 0
     total: int = 0
+    rule: int = 0
     committed: bool = False
     committing: bool = False
 
@@ -65,30 +69,49 @@ class ShardRun:
         attempts: Mapping[str, int],
         max_attempts: int,
         cost: CostModel,
+        rule: int = 0,
     ) -> ShardRun:
         """Sort a shard's rows into questions to run and rows that are already lost."""
         paid: Journal = defaultdict(dict)
         for sample in journal:
             paid[sample.item_id][(sample.prompt_key, sample.sample_index)] = sample
-        run = cls(lease.shard_id, lease.generation, lease.min_value, (), dict(paid), attempts, cost)
+        run = cls(lease.shard_id, lease.generation, lease.min_value, (), dict(paid), attempts, cost, rule=rule)
         items = []
         for row in rows:
             run.total += 1
             if isinstance(row, DeadLetter):
                 run.dead[row.item_id] = row
-            elif attempts.get(row.item_id, 0) >= max_attempts:
-                tries = attempts[row.item_id]
-                error = f"in flight in {tries} workers that died, the last time alone; set aside after {tries} attempts"
-                run.bury(row, "engine", error)
             else:
                 items.append(row)
         run.items = tuple(items)
+        run.set_aside(max_attempts)
         return run
 
-    def admissions(self, max_attempts: int) -> list[Admission]:
-        """Fresh questions in one group; suspects in groups of √n; those with one attempt left alone."""
+    def set_aside(self, max_attempts: int, only: Collection[str] | None = None) -> None:
+        """Bury the questions that have no attempt left. ``only``: item ids to consider; default all."""
+        kept = []
+        for item in self.items:
+            tries = self.attempts.get(item.item_id, 0)
+            if tries < max_attempts or (only is not None and item.item_id not in only):
+                kept.append(item)
+                continue
+            error = f"in flight in {tries} workers that died, the last time alone; set aside after {tries} attempts"
+            self.bury(item, "engine", error)
+        self.items = tuple(kept)
+
+    def note(self, sample: Sample) -> None:
+        """Take note of a paid sample, whether or not its question still wants it."""
+        self.journal.setdefault(sample.item_id, {})[(sample.prompt_key, sample.sample_index)] = sample
+
+    def admissions(self, max_attempts: int, only: Collection[str] | None = None) -> list[Admission]:
+        """Fresh questions in one group; suspects in groups of √n; those with one attempt left alone.
+
+        ``only``: item ids to consider; default all.
+        """
         by_attempts: dict[int, list[Item]] = defaultdict(list)
         for item in self.items:
+            if only is not None and item.item_id not in only:
+                continue
             by_attempts[self.attempts.get(item.item_id, 0)].append(item)
         groups = []
         for tries, items in sorted(by_attempts.items()):
@@ -134,6 +157,7 @@ class ShardRun:
             audit_samples=audit.samples if audit else 0,
             audit_answer=audit.answer if audit else None,
             flipped=audit.flipped if audit else None,
+            audit_correct=audit.correct if audit else None,
             correct=judgement.correct,
             reference=item.reference,
             payload=item.payload,

@@ -62,7 +62,9 @@ class Station:
             lambda: self._dispatch.costs.mean(worst),
             self._dispatch.ahead,
         )
-        self._questions = Questions(spec, shards, engine, store, judge, self._log, life, self._tasks, terms)
+        self._questions = Questions(
+            spec, shards, engine, store, judge, self._log, life, self._tasks, terms, self._dispatch
+        )
         self._seq = 0
         self._stopping = False
 
@@ -121,6 +123,10 @@ class Station:
             shards=self._questions.states(),
             wants_shards=self._wanted(),
             samples=self._dispatch.costs.count,
+            lendable=self._questions.loans.lendable(),
+            borrows=self._borrows(),
+            lent=self._questions.loans.lent(),
+            borrowed=self._questions.loans.borrowed(),
         )
 
     def _wanted(self) -> int:
@@ -128,6 +134,12 @@ class Station:
         if self._stopping or first >= _READY_FILLS * self._engine.capacity:
             return 0
         return self._questions.wanted() * (_CLOSING_SHARDS if self._dispatch.expired else 1)
+
+    def _borrows(self) -> int:
+        """Slots that stand idle though money is there: nothing waits at the desk, nothing is about to."""
+        if self._stopping or self._dispatch.expired or len(self._dispatch.desk):
+            return 0
+        return min(self._dispatch.idle_slots, self._questions.room())
 
     def _apply(self, reply: Reply) -> None:
         if reply.reset:

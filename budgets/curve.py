@@ -72,9 +72,21 @@ class DemandCurve:
         else:
             self._tokens.pop(bucket, None)
 
-    def merge(self, other: DemandCurve) -> None:
-        """Add another curve to this one."""
-        self.add_pairs(other.to_pairs())
+    def merge(self, other: DemandCurve, sign: int = 1) -> None:
+        """Add another curve to this one; ``sign`` -1 takes it away."""
+        mine = self._tokens
+        for bucket, tokens in other._tokens.items():
+            total = mine.get(bucket, 0) + sign * tokens
+            if total:
+                mine[bucket] = total
+            else:
+                mine.pop(bucket, None)
+
+    def copy(self) -> DemandCurve:
+        """An equal curve that changes by itself."""
+        twin = DemandCurve()
+        twin._tokens = self._tokens.copy()
+        return twin
 
     def add_pairs(self, pairs: Iterable[tuple[float, int]], sign: int = 1) -> None:
         """Add a curve as it stood in a message; ``sign`` -1 takes it away."""

@@ -7,7 +7,7 @@ nothing however many shards there are; a generation that bought nothing is not f
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -63,13 +63,15 @@ class Leases:
         self._shards: dict[int, _Shard] = {}
         self._held: dict[str, dict[int, _Shard]] = {}
         self._waiting: list[int] = []
+        self._withheld: set[int] = set()
         for shard_id, items in shards.items():
             if items < 1:
                 raise LedgerError(f"shard {shard_id} has {items!r} questions: a shard holds at least one")
             shard = self._shards[shard_id] = _Shard(shard_id, items)
             self.items += items
             commit = committed.get(shard_id)
-            if commit is None:
+            if commit is None or commit.redo:
+                shard.generation = commit.generation + 1 if commit else 0
                 self._waiting.append(shard_id)
             else:
                 shard.stage, shard.was_committed, shard.generation = _Stage.COMMITTED, True, commit.generation
@@ -88,7 +90,7 @@ class Leases:
 
     @property
     def waiting(self) -> int:
-        """Shards no worker holds that are to be opened, first time or again."""
+        """Shards that may be leased now, first time or again."""
         return len(self._waiting)
 
     @property
@@ -105,6 +107,11 @@ class Leases:
         """Everything leased to a worker and not committed, in shard order."""
         held = self._held.get(worker, {})
         return tuple(ShardLease(s.shard_id, s.generation, s.min_value) for _, s in sorted(held.items()))
+
+    def lease_of(self, worker: str, shard_id: int) -> ShardLease | None:
+        """One shard's lease, where this worker holds it."""
+        shard = self._held.get(worker, {}).get(shard_id)
+        return ShardLease(shard.shard_id, shard.generation, shard.min_value) if shard else None
 
     def unreported(self, worker: str) -> int:
         """Leases the worker has not reported yet: it may not know of them."""
@@ -138,13 +145,25 @@ class Leases:
                 acked.append(state.shard_id)
         return tuple(acked)
 
-    def release(self, worker: str) -> None:
-        """Give a lost worker's shards back to be opened again, same generation; what they finished is journalled."""
+    def release(self, worker: str, withhold: Callable[[int], bool] = lambda shard_id: False) -> None:
+        """Give a lost worker's shards back to be opened again, same generation; what they finished is journalled.
+
+        Those ``withhold`` holds for may not be leased before ``allow`` names them.
+        """
         for shard in self._held.pop(worker, {}).values():
             self._count(shard, -1)
             shard.stage, shard.worker, shard.reported, shard.open = _Stage.WAITING, None, False, 0
             self._count(shard, 1)
-            heapq.heappush(self._waiting, shard.shard_id)
+            if withhold(shard.shard_id):
+                self._withheld.add(shard.shard_id)
+            else:
+                heapq.heappush(self._waiting, shard.shard_id)
+
+    def allow(self, shard_ids: Iterable[int]) -> None:
+        """Shards that were withheld may be leased."""
+        for shard_id in self._withheld.intersection(shard_ids):
+            self._withheld.discard(shard_id)
+            heapq.heappush(self._waiting, shard_id)
 
     def reopen(self, price: float) -> int:
         """Queue a new generation of every committed shard with parked demand at or above ``price``; how many."""

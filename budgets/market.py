@@ -9,6 +9,9 @@ How it clears (DESIGN §5). The fair share of an unfinished question is h = (bud
 Shares of questions not admitted yet are held back; the rest is available, and is filled from the highest bid down
 over the waiting demand of all workers and the parked demand of committed shards. Minimums (infinite bids) may reserve
 from what is held back too: a reservation returns, and the shares are made for exactly this.
+
+At the tail, where no shard and no question is left to open, workers that idle borrow what waits elsewhere: see
+``budgets.loans``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from budgets.clearing import Needs, needs_of
 from budgets.curve import DemandCurve, just_above
 from budgets.leases import Leases
 from budgets.ledger import Grant, Ledger, LedgerError
+from budgets.loans import Loans, Moves
 from budgets.messages import Commits, MarketStatus, Reply, WorkerReport
 
 _PIECES = 4
@@ -30,6 +34,7 @@ _PIECES = 4
 class _Worker:
     report: WorkerReport
     reply: Reply
+    curve: DemandCurve = field(default_factory=DemandCurve)
     unacked: dict[str, Grant] = field(default_factory=dict)
     demand: int = 0
     granted: int = 0
@@ -66,6 +71,7 @@ class Market:
         """
         self.ledger = Ledger.restore(budget, spent)
         self._leases = Leases(shards, committed or {})
+        self._loans = Loans()
         self._workers: dict[str, _Worker] = {}
         self._lost: set[str] = set()
         self._busy: set[str] = set()
@@ -102,15 +108,17 @@ class Market:
             worker = self._workers[report.worker] = _Worker(WorkerReport(report.worker, 0), Reply(seq=0))
         if report.seq <= worker.report.seq:
             return worker.reply
-        DemandCurve.from_pairs(report.demand)  # refuses a malformed bid before anything is booked
+        curve = DemandCurve.from_pairs(report.demand)  # refuses a malformed bid before anything is booked
         for settlement in report.settlements:
             self.ledger.settle(settlement.grant_id, settlement.used)
-        self._watch(worker, report)
+        self._watch(worker, report, curve)
         acked_commits = self._leases.report(report.worker, report.shards)
+        self._settle_loans(self._loans.report(report, self._leases.lease_of))
         self._close_or_reopen()
         price, amount = self._clear(worker)
         self._grant(worker, amount)
         self._lease(worker)
+        self._lend(report)
         self._mark(worker)
         deny_below, dry = 0.0, False
         if report.demand and report.worker not in self._busy:
@@ -132,6 +140,9 @@ class Market:
             done=self._done,
             hurry=self._hurry and not self._leases.waiting and not self._leases.unstarted,
             expired=self._expired,
+            lend=self._loans.asked_of(report.worker),
+            borrow=self._loans.borrowed_by(report.worker),
+            back=self._loans.back_to(report),
         )
         return worker.reply
 
@@ -144,10 +155,12 @@ class Market:
         self._lost.add(worker)
         gone = self._workers.pop(worker, None)
         if gone is not None:
-            self._waiting.add_pairs(gone.report.demand, -1)
+            self._waiting.merge(gone.curve, -1)
             self._covered -= gone.covered
             self._busy.discard(worker)
-        self._leases.release(worker)
+        moves = self._loans.lost(worker)
+        self._leases.release(worker, self._loans.withholds)
+        self._settle_loans(moves)
         self._close_or_reopen()
 
     def raise_budget(self, budget: int) -> None:
@@ -210,11 +223,11 @@ class Market:
             return 0
         return max(0, min(self.ledger.free, self._ceiling() - self.ledger.spent - self.ledger.reserved))
 
-    def _watch(self, worker: _Worker, report: WorkerReport) -> None:
-        self._waiting.add_pairs(worker.report.demand, -1)
-        self._waiting.add_pairs(report.demand)
+    def _watch(self, worker: _Worker, report: WorkerReport, curve: DemandCurve) -> None:
+        self._waiting.merge(worker.curve, -1)
+        self._waiting.merge(curve)
         self._covered -= worker.covered
-        worker.report = report
+        worker.report, worker.curve = report, curve
         worker.demand = sum(tokens for _, tokens in report.demand)
         self._covered += worker.covered
         for grant_id in (*report.acked_grants, *(settlement.grant_id for settlement in report.settlements)):
@@ -226,7 +239,7 @@ class Market:
     def _clear(self, worker: _Worker) -> tuple[float, int]:
         available = max(0, self._free() - self.holdback())
         supply = available + self._covered
-        everything = DemandCurve.from_pairs(self._waiting.to_pairs())
+        everything = self._waiting.copy()
         everything.merge(self._leases.parked)
         self._price = price = everything.marginal(supply)
         needs = needs_of(worker.report, sum(grant.tokens for grant in worker.unacked.values()), price)
@@ -254,9 +267,23 @@ class Market:
             # No more than an even share at once, so that the last shards do not pile up on who asks first.
             self._leases.lease(name, min(wants, -(-self._leases.waiting // len(self._workers))))
 
+    def _lend(self, report: WorkerReport) -> None:
+        """At the tail, let a worker that idles take over what waits for a slot elsewhere."""
+        at_tail = not (self._expired or self._leases.waiting or self._leases.unstarted)
+        if at_tail and report.borrows > 0 and not self._leases.unreported(report.worker):
+            self._stir(self._loans.match(report.worker))
+
+    def _settle_loans(self, moves: Moves) -> None:
+        self._leases.allow(moves.freed)
+        self._stir(moves.stirred)
+
+    def _stir(self, names: tuple[str, ...]) -> None:
+        """News is on its way to these workers: they may start something whatever they reported last."""
+        self._busy.update(name for name in names if name in self._workers)
+
     def _mark(self, worker: _Worker) -> None:
         name = worker.report.worker
-        if worker.idle and not self._leases.unreported(name):
+        if worker.idle and not self._leases.unreported(name) and not self._loans.in_transit(worker.report):
             self._busy.discard(name)
         else:
             self._busy.add(name)

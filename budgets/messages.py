@@ -15,6 +15,12 @@ reordered message does no harm. The worker's part:
    not committed here is an older generation's and means nothing. Then every lease not held yet is opened; one of a
    newer generation replaces the one held.
 7. A worker that dies is named to the market by the driver (``worker_lost``), never by itself.
+8. Loans of open questions, at the end of a run. Lender: a loan in ``lend`` that is not known here begins; questions
+   with nothing in the engine are withdrawn, their samples made durable, and the loan is reported in ``lent``, with its
+   items for as long as ``lend`` names it. Once ``back`` names it, the questions go on from the journal; then it is
+   reported no more. Lent questions stay ``open``. Borrower: a loan in ``borrow`` that is not known here begins, and
+   ``borrowed`` reports it until ``borrow`` no longer names it. It is returned once nothing of it runs and its samples
+   are durable; a ``dropped`` one is cut and returned at once, one that was never known too.
 """
 
 from __future__ import annotations
@@ -45,6 +51,30 @@ class ShardState:
     parked: Pairs = ()
 
 
+LOAN_ITEMS = 64
+"""Questions a loan holds at most, so that a message stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A loan its lender has withdrawn questions for; ``items`` is empty where it found none.
+
+    ``items`` is None once the market knows them.
+    """
+
+    loan_id: str
+    shard_id: int
+    items: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """A loan its borrower knows of. ``returned``: nothing of it runs there, and what was paid is durable."""
+
+    loan_id: str
+    returned: bool
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """How a worker stands. Token counts are worst cases unless said otherwise.
@@ -52,7 +82,9 @@ class WorkerReport:
     ``spent``: tokens used over this life (``Wallet.spent``); ``free``: ``Wallet.free`` after closing grants.
     ``demand``: curve of the waiting requests; ``smallest_worst`` and ``worst``: the smallest and the largest worst case
     among them (0: none waits). ``inflight``: samples running; ``capacity``: free engine slots. ``wants_shards``: how
-    many more shards it would open now, those in ``shards`` not counted.
+    many more shards it would open now, those in ``shards`` not counted. ``lendable``: questions that could
+    go on elsewhere: they wait, bid at least the price, and are more than the free slots take; ``borrows``: slots it has
+    nothing for. Both 0 where loans are not spoken.
     """
 
     worker: str
@@ -70,6 +102,10 @@ class WorkerReport:
     wants_shards: int = 0
     samples: int = 0
     """Samples drawn over this life: reported to people, not used by the market."""
+    lendable: int = 0
+    borrows: int = 0
+    lent: tuple[Lent, ...] = ()
+    borrowed: tuple[Borrowed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +119,29 @@ class ShardLease:
 
 
 @dataclass(frozen=True, slots=True)
+class LoanRequest:
+    """A worker is asked to withdraw up to ``count`` questions."""
+
+    loan_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """Questions of another worker's shard to go on with; ``items`` is empty once the borrower has reported the loan.
+
+    ``dropped``: cut what runs; the shard is leased to nobody until the loan is reported returned.
+    """
+
+    loan_id: str
+    shard_id: int
+    generation: int
+    min_value: float
+    items: tuple[str, ...]
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The allocator's answer to report ``seq``.
 
@@ -90,7 +149,8 @@ class Reply:
     ``reset``: this life is unknown (it was declared lost, or the allocator restarted): abort and journal what runs,
     drop shards and wallet, begin a new life. ``done``: the run is over. ``hurry``: time runs out before tokens do and
     no shard is left to open, so slots that idle may draw ahead. ``expired``: the deadline has come: cut what runs,
-    refuse what waits and whatever is asked for later, and answer every question with what it has.
+    refuse what waits and whatever is asked for later, and answer every question with what it has. ``lend``, ``borrow``
+    and ``back`` are all loans that concern this worker: to be made, to be worked on, and over.
     """
 
     seq: int
@@ -105,15 +165,22 @@ class Reply:
     reset: bool = False
     hurry: bool = False
     expired: bool = False
+    lend: tuple[LoanRequest, ...] = ()
+    borrow: tuple[Loan, ...] = ()
+    back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a shard's commit object says to the market: used to rebuild it."""
+    """What a shard's commit object says to the market: used to rebuild it.
+
+    ``redo``: the rule changed since; the shard is answered again, in the next generation, as if it were fresh.
+    """
 
     generation: int
     finished_tokens: int
     parked: Pairs = field(default=())
+    redo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

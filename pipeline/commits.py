@@ -1,8 +1,9 @@
 """Committed output: which rows of a shard a reader sees, exactly once per item.
 
 Promises: a shard's generation becomes visible whole, through one commit object that the first writer creates; a loser
-deletes its own files and reads the winner's; the newest generation replaces the ones before. No renames, no copies, and
-nothing is deleted that could still be named: orphans are told, not removed, here.
+deletes its own files and reads the winner's; the newest generation replaces the ones before, and the first of another
+rule those of the rules before it. No renames, no copies, and nothing is deleted that could still be named: orphans are
+told, not removed, here.
 May not judge a run finished: ``check_complete`` says what the committed files hold, the store acts on it.
 """
 
@@ -31,15 +32,17 @@ FOLDERS = {"answers": "answers", "samples": "samples", "decisions": "decisions",
 SHOWN = 5
 """Offending ids or shards a message lists."""
 
-_COMMIT = re.compile(r"commits/(?P<shard>\d+)\.g(?P<generation>\d+)\.json")
-_DATA = re.compile(r"(?:answers|samples|decisions|dead_letter)/(?P<shard>\d+)\.g(?P<generation>\d+)-.+\.parquet")
+_STEM = r"(?P<shard>\d+)(?:\.r(?P<rule>\d+))?\.g(?P<generation>\d+)"
+_COMMIT = re.compile(rf"commits/{_STEM}\.json")
+_DATA = re.compile(rf"(?:answers|samples|decisions|dead_letter)/{_STEM}-.+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One generation of one shard. ``files`` and ``rows`` are by kind; a kind without rows has no file.
 
-    ``items`` = answers + dead letters; ``tokens`` and ``verifier_tokens`` are those of its samples.
+    ``items`` = answers + dead letters; ``tokens`` and ``verifier_tokens`` are those of its samples. ``rule``: number of
+    the rule that selected the answers; generations count from 0 under each.
     """
 
     shard_id: int
@@ -50,6 +53,7 @@ class Commit:
     items: int
     tokens: int
     verifier_tokens: int
+    rule: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +71,21 @@ class Commits:
         self._files = files
         self._known: dict[str, Commit] = {}
 
-    def commit(self, shard_id: int, generation: int, rows: dict[str, Sequence[Any]], writer: str) -> CommitOutcome:
+    def commit(
+        self, shard_id: int, generation: int, rows: dict[str, Sequence[Any]], writer: str, rule: int = 0
+    ) -> CommitOutcome:
         """Write ``rows`` (by kind), then the commit object. See ``Store.commit``."""
         ids = Counter(row.item_id for kind in ("answers", "dead_letters") for row in rows[kind])
         repeated = [item_id for item_id, count in ids.items() if count > 1]
         if repeated:
             raise StoreError(f"shard {shard_id}: items answered or dead-lettered twice: {some(repeated)}")
-        path = f"commits/{shard_id:06d}.g{generation}.json"
+        stem = _stem(shard_id, rule, generation)
+        path = f"commits/{stem}.json"
         standing = self._find(path)
         if standing is not None:
             return CommitOutcome(won=False, commit=standing)
         # The nonce lets one life try again after a failure without touching files a commit may already name.
-        suffix = f"{shard_id:06d}.g{generation}-{checked(writer)}-{uuid.uuid4().hex[:8]}.parquet"
+        suffix = f"{stem}-{checked(writer)}-{uuid.uuid4().hex[:8]}.parquet"
         files = {kind: f"{FOLDERS[kind]}/{suffix}" for kind in KINDS if rows[kind]}
         for kind, name in files.items():
             self._files.put(name, encode(KINDS[kind], rows[kind], name))
@@ -91,6 +98,7 @@ class Commits:
             items=ids.total(),
             tokens=sum(sample.billed_tokens for sample in rows["samples"]),
             verifier_tokens=sum(sample.verifier_tokens for sample in rows["samples"]),
+            rule=rule,
         )
         if self._files.create(path, json.dumps(asdict(ours), sort_keys=True).encode()):
             return CommitOutcome(won=True, commit=ours)
@@ -100,12 +108,12 @@ class Commits:
         return CommitOutcome(won=False, commit=winner)
 
     def newest(self) -> dict[int, Commit]:
-        """Shard id → its newest committed generation."""
-        latest: dict[int, tuple[int, str]] = {}
+        """Shard id → its newest committed generation, under the newest rule it was answered by."""
+        latest: dict[int, tuple[tuple[int, int], str]] = {}
         for path in self._files.list("commits"):
             if match := _COMMIT.fullmatch(path):
                 shard_id = int(match["shard"])
-                latest[shard_id] = max(latest.get(shard_id, (-1, "")), (int(match["generation"]), path))
+                latest[shard_id] = max(latest.get(shard_id, ((-1, -1), "")), (_age(match), path))
         paths = [path for _, (_, path) in sorted(latest.items())]
         return {commit.shard_id: commit for commit in in_parallel(self._read, paths)}
 
@@ -165,6 +173,8 @@ class Commits:
 
     def _parse(self, path: str, raw: dict[str, Any]) -> Commit:
         try:
+            # Runs begun before there were rules name none.
+            raw = {"rule": 0, **raw}
             self._known[path] = commit = Commit(**{name: raw[name] for name in Commit.__slots__})
         except KeyError as error:
             raise StoreError(f"{self._files.url}/{path} is corrupt: it has no {error}; restore it") from error
@@ -174,9 +184,19 @@ class Commits:
 def orphans(present: Sequence[str], commits: dict[int, Commit]) -> list[str]:
     """Data files that no newest commit names and none ever will: their shard has that generation, or a later one."""
     named = {path for commit in commits.values() for path in commit.files.values()}
-    decided = {shard_id: commit.generation for shard_id, commit in commits.items()}
+    decided = {shard_id: (commit.rule, commit.generation) for shard_id, commit in commits.items()}
     unnamed = [match for path in present if path not in named and (match := _DATA.fullmatch(path))]
-    return [match.string for match in unnamed if int(match["generation"]) <= decided.get(int(match["shard"]), -1)]
+    return [match.string for match in unnamed if _age(match) <= decided.get(int(match["shard"]), (-1, -1))]
+
+
+def _stem(shard_id: int, rule: int, generation: int) -> str:
+    """What the files of one generation begin with. The job's own rule, number 0, is not written."""
+    return f"{shard_id:06d}{f'.r{rule}' if rule else ''}.g{generation}"
+
+
+def _age(match: re.Match[str]) -> tuple[int, int]:
+    """Rule and generation of a file: the larger is the newer."""
+    return int(match["rule"] or 0), int(match["generation"])
 
 
 def some(names: Sequence[Any]) -> str:

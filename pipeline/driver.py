@@ -1,4 +1,4 @@
-"""The run, from a job to ``_SUCCESS.json``: start, resume and top-up are this one function.
+"""The run, from a job to ``_SUCCESS.json``: start, resume, top-up and selection by another rule are this one function.
 
 The driver plans, starts the actors, replaces workers that die, and closes the books. It decides nothing about budgets
 (the allocator does) and touches no row (the workers do). Everything it knows is in the run directory, so killing it
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -48,7 +48,7 @@ class Prepared:
 
 
 def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
-    """Start, resume or top up the run in ``spec.output``.
+    """Start, resume or top up the run in ``spec.output``, or answer a finished one again by another strategy.
 
     Raises:
         UsageError: the job, its data or its output directory are wrong; nothing was spent.
@@ -84,25 +84,31 @@ def prepare(spec: JobSpec) -> Prepared:
     deadline = None if text is None else resolve_deadline(text, datetime.now().astimezone())
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
     store = Store.open(spec.output)
-    begin = store.begin(spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint))
+    job, fingerprint = spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint)
+    begin = store.begin(job, fingerprint)
     if not begin.resumed or not store.planned():
         store.write_plan(plan)
     # From here on the stored plan holds: another shard_size on resume changes nothing.
     shards = store.read_plan()
     summary, before = store.finished(), store.budget()
     store.set_budget(spec.budget)
+    if begin.reselects:
+        store.reselect(job, fingerprint)
+        summary = None
     # What a deadline ended goes on under the next one; anything else that is finished needs new money.
     complete = summary is not None and budget_units(spec.budget) <= before and not summary.get("expired", False)
-    if summary is not None and not complete:
+    if not complete:
         store.reopen()
     return Prepared(store, shards, complete, deadline)
 
 
 def close(spec: JobSpec, store: Store, expired: bool = False) -> RunStatus:
     """Check that every input has one outcome, and say so durably. ``expired``: a deadline ended the run."""
+    status = status_of(spec.output)
     if store.finished() is None:
-        store.finish(status_of(spec.output).as_json() | {"expired": expired})
-    return status_of(spec.output)
+        status = replace(status, state="finished")
+        store.finish(status.as_json() | {"expired": expired})
+    return status
 
 
 class _Crew:

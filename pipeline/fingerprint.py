@@ -33,6 +33,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 """Each section's fields of the job. ``data`` is compared by the source's digest; its fields only explain a diff."""
 
+RULE = "strategy"
+"""The section that says how answers are selected: a finished run may be selected again by another one."""
+
 MISSING = "(not set)"
 
 

@@ -117,7 +117,8 @@ class Answer:
     ``price`` is the market's price (value per token) at the stop and ``next_value`` what one more sample was worth
     per token there, so that a later top-up can find the best questions without redoing the run. ``samples`` and
     ``tokens`` count all that was paid for, the audit's ``audit_samples`` included. ``audit_answer`` is the vote at the
-    cap, of an audited question; ``flipped`` whether it differs from ``answer``, None where no audit came to its end.
+    cap, of an audited question; ``flipped`` whether it differs from ``answer``, None where no audit came to its end;
+    ``audit_correct`` is to it what ``correct`` is to ``answer``.
     """
 
     item_id: str
@@ -134,6 +135,7 @@ class Answer:
     audit_samples: int = 0
     audit_answer: str | None = None
     flipped: bool | None = None
+    audit_correct: bool | None = None
     correct: bool | None = None
     reference: str | None = None
     payload: str = "{}"

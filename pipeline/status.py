@@ -24,17 +24,24 @@ if TYPE_CHECKING:
 # Two-sided 95% quantile of the normal distribution.
 _Z95 = 1.959963984540054
 
-_COLUMNS = ["stop_reason", "correct", "samples", "tokens", "verifier_tokens", "flipped"]
+_COLUMNS = ["stop_reason", "correct", "samples", "tokens", "verifier_tokens", "flipped", "audit_correct"]
 
 
 @dataclass(frozen=True)
 class AuditStatus:
-    """Settled questions that ran on to their cap, how many changed their answer, and the rate with its Wilson 95%."""
+    """Settled questions that ran on to their cap, how many changed their answer, and the rate with its Wilson 95%.
+
+    ``accuracy_early`` and ``accuracy_full`` are those of the early stop and of the cap over the ``judged`` of them that
+    have a usable reference; None without such.
+    """
 
     audited: int
     flipped: int
     rate: float
     interval: tuple[float, float]
+    judged: int = 0
+    accuracy_early: float | None = None
+    accuracy_full: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,19 +102,27 @@ class _Tally:
     tokens: int = 0
     audited: int = 0
     flipped: int = 0
+    audit_judged: int = 0
+    right_early: int = 0
+    right_full: int = 0
 
     def audit(self) -> AuditStatus | None:
         if not self.audited:
             return None
         interval = wilson_interval(self.flipped, self.audited)
-        return AuditStatus(self.audited, self.flipped, self.flipped / self.audited, interval)
+        rate, judged = self.flipped / self.audited, self.audit_judged
+        if not judged:
+            return AuditStatus(self.audited, self.flipped, rate, interval)
+        early, full = self.right_early / judged, self.right_full / judged
+        return AuditStatus(self.audited, self.flipped, rate, interval, judged, early, full)
 
 
 def status_of(url: str) -> RunStatus:
     """The status of the run at ``url``.
 
     Samples of a shard that is open again after a commit (a top-up under way) count once it is committed anew; their
-    tokens count at once.
+    tokens count at once. While a run is selected by another rule, a shard's answers are the older rule's until it is
+    committed under the new one; ``shards_committed`` counts the new ones.
 
     Raises:
         UsageError: there is no run.
@@ -147,7 +162,7 @@ def status_of(url: str) -> RunStatus:
         max_samples=_max_samples(run.info.job),
         audit=tally.audit(),
         shards=len(plan),
-        shards_committed=len(commits),
+        shards_committed=sum(commit.rule == run.info.rule for commit in commits.values()),
         budget=budget_use(budget, cost_model(budget).of_usage(usage)),
     )
 
@@ -180,6 +195,10 @@ def _tally(run: Run) -> _Tally:
             tally.judged += len(batch) - batch["correct"].null_count
             tally.audited += len(batch) - batch["flipped"].null_count
             tally.flipped += pc.sum(batch["flipped"]).as_py() or 0
+            both = pc.and_(pc.is_valid(batch["correct"]), pc.is_valid(batch["audit_correct"]))
+            tally.audit_judged += pc.sum(both).as_py() or 0
+            tally.right_early += pc.sum(batch["correct"].filter(both)).as_py() or 0
+            tally.right_full += pc.sum(batch["audit_correct"].filter(both)).as_py() or 0
             tally.correct += pc.sum(batch["correct"]).as_py() or 0
             tally.samples += pc.sum(batch["samples"]).as_py() or 0
             tally.tokens += (pc.sum(batch["tokens"]).as_py() or 0) + (pc.sum(batch["verifier_tokens"]).as_py() or 0)

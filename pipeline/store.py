@@ -2,7 +2,8 @@
 
 Promises: an item's committed output appears once, whatever crashes or races; a reader sees the files named by each
 shard's newest commit and no others; ``_SUCCESS.json`` exists only if inputs = answered ⊎ dead-lettered, checked on the
-committed files themselves; budgets, plan, samples and attempts are durable when their call returns.
+committed files themselves; budgets, rules, plan, samples and attempts are durable when their call returns. A finished
+run may be selected again by another rule (``reselect``), which makes it unfinished until every shard is answered by it.
 Owns every name in the directory (with ``journal`` and ``commits``). May not rename or copy, may not delete what it did
 not write before ``_SUCCESS.json``, and stores neither secrets nor pickles. All methods are synchronous and safe in
 threads.
@@ -15,7 +16,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -23,10 +24,10 @@ from pydantic import ValidationError
 
 from budgets.cost import TOKENS, CostModel, Usage
 from pipeline.budget_spec import BudgetSpec, budget_units, cost_model
-from pipeline.commits import Commit, CommitOutcome, Commits, orphans
+from pipeline.commits import Commit, CommitOutcome, Commits, orphans, some
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.filesystem import Files, open_files
-from pipeline.fingerprint import diff
+from pipeline.fingerprint import RULE, diff
 from pipeline.journal import Journal, checked, decode, encode, in_parallel, parse_json, read_json
 from pipeline.records import Answer, DeadLetter, Decision, Sample, Shard, from_row
 
@@ -37,6 +38,7 @@ RUN, PLAN, SUCCESS = "run.json", "plan/shards.parquet", "_SUCCESS.json"
 
 _DEATH = re.compile(r"deaths/(?P<writer>.+)\.json")
 _BUDGET = re.compile(r"budget/(?P<number>\d+)\.json")
+_RULE = re.compile(r"rules/(?P<number>\d+)\.json")
 
 
 class Plan(Protocol):
@@ -51,21 +53,29 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """``run.json``: the resolved ``job``, its ``fingerprint``, and when it was created (ISO 8601, UTC)."""
+    """The resolved ``job``, its ``fingerprint``, and when the run was created (ISO 8601, UTC).
+
+    As ``run.json`` has them, with the strategy of the newest ``rule``: 0 is that of ``run.json``, n of ``rules/<n>``.
+    """
 
     format: int
     run_id: str
     job: dict[str, Any]
     fingerprint: dict[str, str]
     created_at: str
+    rule: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What ``begin`` found: ``resumed`` where the run was there already."""
+    """What ``begin`` found: ``resumed`` where the run was there already.
+
+    ``reselects``: it is finished, and the job asks for another rule over its samples; call ``Store.reselect``.
+    """
 
     info: RunInfo
     resumed: bool
+    reselects: bool = False
 
 
 class Store:
@@ -91,8 +101,11 @@ class Store:
     def begin(self, job: dict[str, Any], fingerprint: dict[str, str], created_at: datetime | None = None) -> Begin:
         """Create the run, or find the one that is there. Of racing callers one creates, the others resume.
 
+        A run that is found is not changed.
+
         Raises:
-            RunMismatch: another run is there; the message holds the diff of the jobs.
+            RunMismatch: another run is there; the message holds the diff of the jobs. Another strategy alone is
+                no other run once the run is finished.
             UsageError: the directory holds something that is no run.
         """
         found = self._find_run()
@@ -102,18 +115,46 @@ class Store:
                 raise UsageError(f"output {self.url}: not empty, yet holds no {RUN}; name an empty or new directory")
             created = (created_at or datetime.now(UTC)).astimezone(UTC).isoformat()
             info = RunInfo(FORMAT, str(uuid.uuid4()), job, fingerprint, created)
-            if self.files.create(RUN, _dump(asdict(info))):
+            record = {name: value for name, value in asdict(info).items() if name != "rule"}
+            if self.files.create(RUN, _dump(record)):
                 return Begin(info, resumed=False)
             found = self.run_info()
-        theirs = found.fingerprint
-        sections = [name for name in sorted(theirs | fingerprint) if theirs.get(name) != fingerprint.get(name)]
-        if sections:
-            changes = diff(found.job, job, sections).replace("\n", "\n  ")
-            raise RunMismatch(
-                f"output {self.url}: holds another run; undo these changes to resume it, or name another output:\n"
-                f"  {changes}"
-            )
-        return Begin(found, resumed=True)
+        changed = _changed(found, fingerprint)
+        if not changed:
+            return Begin(found, resumed=True)
+        if changed == [RULE] and self.finished() is not None:
+            return Begin(found, resumed=True, reselects=True)
+        raise _mismatch(self.url, found, job, changed)
+
+    def reselect(self, job: dict[str, Any], fingerprint: dict[str, str]) -> None:
+        """Make the job's strategy the run's newest rule, durably; from then on the run is not ``finished``.
+
+        Nothing where it is the newest already. Of racing callers the first wins.
+
+        Raises:
+            RunMismatch: the run is not finished, or more than the strategy is another.
+        """
+        while changed := _changed(info := self.run_info(), fingerprint):
+            if changed != [RULE] or self.finished() is None:
+                raise _mismatch(self.url, info, job, changed)
+            record = {
+                "strategy": job["strategy"],
+                "digest": fingerprint[RULE],
+                "created_at": datetime.now(UTC).isoformat(),
+                "id": uuid.uuid4().hex,
+            }
+            self.files.create(f"rules/{info.rule + 1:06d}.json", _dump(record))
+
+    def rule_of(self, strategy: dict[str, Any]) -> int:
+        """Number of the newest rule, which must be ``strategy``, a job's section.
+
+        Raises:
+            StoreError: the newest rule is another: a driver that began later selects the run by it.
+        """
+        info = self.run_info()
+        if info.job.get("strategy") != strategy:
+            raise StoreError(f"{self.url}: another command selects this run by rule {info.rule} now; let it finish")
+        return info.rule
 
     def run_info(self) -> RunInfo:
         """Raises UsageError where there is no run."""
@@ -221,18 +262,20 @@ class Store:
         decisions: Sequence[Decision],
         dead_letters: Sequence[DeadLetter],
         writer: str,
+        rule: int = 0,
     ) -> CommitOutcome:
         """Make a shard's rows visible, all at once, unless this generation is committed already.
 
         Data files first, then the commit object, which the first writer creates; a loser deletes its own files. A
-        generation replaces the one before, so it holds all rows of the shard.
+        generation replaces the one before, so it holds all rows of the shard. ``rule``: what ``rule_of`` said before
+        the shard's questions were asked; generations count from 0 under each rule.
 
         Raises:
             StoreError: an item is in the rows twice, or a write failed. Nothing of ours is visible then, unless it was
                 the answer to the last write that got lost: commit again to learn which.
         """
         rows = {"answers": answers, "samples": samples, "decisions": decisions, "dead_letters": dead_letters}
-        return self._commits.commit(shard_id, generation, rows, writer)
+        return self._commits.commit(shard_id, generation, rows, writer, rule)
 
     def commits(self) -> dict[int, Commit]:
         """Shard id → its newest committed generation."""
@@ -243,13 +286,20 @@ class Store:
     def finish(self, summary: dict[str, Any]) -> None:
         """Check that inputs = answered ⊎ dead-lettered, write ``_SUCCESS.json``, then collect orphaned data files.
 
-        ``summary`` is stored as given, with ``items``, ``answered`` and ``dead_lettered`` as counted here.
+        ``summary`` is stored as given, with ``items``, ``answered`` and ``dead_lettered`` as counted here, and the
+        number of the ``rule``, unless that is the job's own.
 
         Raises:
             StoreError: the check failed; the message names shards or ids. Nothing was written or deleted.
         """
-        plan = self.read_plan()
+        plan, rule = self.read_plan(), self._newest_rule()
         commits = self.commits()
+        older = [shard_id for shard_id, commit in sorted(commits.items()) if commit.rule != rule]
+        if older:
+            raise StoreError(
+                f"{self.url} is not complete: shards not answered by rule {rule} yet: {some(older)}; "
+                "run the same command again"
+            )
         # Listed before success: a file written later is not ours to judge.
         present = self._commits.data_files()
         self._commits.check_complete(plan, commits, present)
@@ -258,18 +308,19 @@ class Store:
             "answered": sum(commit.rows["answers"] for commit in commits.values()),
             "dead_lettered": sum(commit.rows["dead_letters"] for commit in commits.values()),
         }
-        self.files.put(SUCCESS, _dump({**summary, **counted}))
+        self.files.put(SUCCESS, _dump({**summary, **counted, **({"rule": rule} if rule else {})}))
         in_parallel(self.files.delete, orphans(present, commits))
 
     def finished(self) -> dict[str, Any] | None:
-        """What ``finish`` wrote, or None."""
+        """What ``finish`` wrote for the newest rule, or None."""
         try:
-            return parse_json(self.files, SUCCESS, self.files.read(SUCCESS))
+            found = parse_json(self.files, SUCCESS, self.files.read(SUCCESS))
         except FileNotFoundError:
             return None
+        return found if found.get("rule", 0) == self._newest_rule() else None
 
     def reopen(self) -> None:
-        """A top-up begins: the run is no longer finished. Call it before spending."""
+        """A top-up or another selection begins: the run is no longer finished. Call it before spending."""
         self.files.delete(SUCCESS)
 
     def _find_run(self) -> RunInfo | None:
@@ -280,9 +331,26 @@ class Store:
         if raw.get("format") != FORMAT:
             raise UsageError(f"{self.url}/{RUN}: format {raw.get('format')!r}, but this version reads {FORMAT}")
         try:
-            return RunInfo(**{name: raw[name] for name in RunInfo.__slots__})
+            info = RunInfo(**{name: raw[name] for name in RunInfo.__slots__ if name != "rule"})
         except KeyError as error:
             raise StoreError(f"{self.url}/{RUN} is corrupt: it has no {error}; restore it") from error
+        return self._selected(info, self._newest_rule())
+
+    def _selected(self, info: RunInfo, rule: int) -> RunInfo:
+        """``run.json`` with the strategy of a later rule in place of its own."""
+        if not rule:
+            return info
+        path = f"rules/{rule:06d}.json"
+        record = read_json(self.files, path)
+        try:
+            job = {**info.job, "strategy": record["strategy"]}
+            return replace(info, job=job, fingerprint={**info.fingerprint, RULE: record["digest"]}, rule=rule)
+        except KeyError as error:
+            raise StoreError(f"{self.url}/{path} is corrupt: it has no {error}; restore it") from error
+
+    def _newest_rule(self) -> int:
+        numbers = [int(match["number"]) for path in self.files.list("rules") if (match := _RULE.fullmatch(path))]
+        return max(numbers, default=0)
 
     def _budget_entries(self) -> list[re.Match[str]]:
         return [match for path in self.files.list("budget") if (match := _BUDGET.fullmatch(path))]
@@ -311,6 +379,19 @@ def refuse_other_unit(url: str, old: BudgetSpec, new: BudgetSpec) -> None:
             f"here, cannot go on from it: write it as budget.{had} with a price of the same form, or name another "
             "output"
         )
+
+
+def _changed(info: RunInfo, fingerprint: dict[str, str]) -> list[str]:
+    """Sections in which a run and a job differ."""
+    theirs = info.fingerprint
+    return [name for name in sorted(theirs | fingerprint) if theirs.get(name) != fingerprint.get(name)]
+
+
+def _mismatch(url: str, info: RunInfo, job: dict[str, Any], changed: Sequence[str]) -> RunMismatch:
+    changes = diff(info.job, job, changed).replace("\n", "\n  ")
+    return RunMismatch(
+        f"output {url}: holds another run; undo these changes to resume it, or name another output:\n  {changes}"
+    )
 
 
 def _dump(value: dict[str, Any]) -> bytes:

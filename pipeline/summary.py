@@ -169,7 +169,11 @@ def _audit(status: RunStatus) -> list[Row]:
         return []
     low, high = audit.interval
     rate = f"{audit.rate:.1%} (95% interval {low:.1%} to {high:.1%})"
-    return [Row("audit", f"{rate} of answers change at the cap: {audit.flipped:,} of {audit.audited:,} settled ones")]
+    found = f"{rate} of answers change at the cap: {audit.flipped:,} of {audit.audited:,} settled ones"
+    if audit.accuracy_early is None or audit.accuracy_full is None:
+        return [Row("audit", found)]
+    among = f"accuracy among {audit.judged:,} of them {audit.accuracy_early:.1%} at the stop"
+    return [Row("audit", f"{found}; {among}, {audit.accuracy_full:.1%} at the cap")]
 
 
 def _reason(count: int, meaning: str) -> str:

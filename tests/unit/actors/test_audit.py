@@ -7,6 +7,7 @@ from actors.audit import AUDIT_BID, is_audited, run_audit
 from budgets.evidence import Evidence
 from pipeline.errors import BudgetDenied
 from pipeline.records import StopReason
+from pipeline.status import status_of
 from strategies.self_consistency import SelfConsistency
 from tests.factories import make_item, make_sample
 from tests.unit.actors.test_station import ALL, ids, make_job, outcome, spent, work
@@ -60,6 +61,17 @@ async def test_an_audit_that_is_not_paid_to_its_end_says_nothing():
     assert (audit.flipped, audit.samples) == (None, 1)
 
 
+async def test_an_audit_that_is_refused_while_its_vote_is_flat_says_nothing():
+    # Settled on the first answer, then four to four: refused there, the vote calls itself hopeless.
+    votes, loose = "abbaabba", SelfConsistency(max_samples=12, confidence=0.6, evidence=Evidence("votes"))
+    early = await loose.solve(make_item(), Recorded(votes, 8))
+    assert (early.answer, early.votes, early.stop_reason) == ("a", 1, StopReason.SETTLED)
+    refused = await loose.unstopped().solve(make_item(), Recorded(votes, 8))
+    assert refused.stop_reason is StopReason.HOPELESS
+    audit = await run_audit(loose.unstopped(), make_item(), Recorded(votes, 8), early, used=1)
+    assert (audit.flipped, audit.samples) == (None, 7)
+
+
 async def test_audits_bid_after_minimums_and_before_everything_else():
     _, _, session = await audited("aaaabbb")
     assert session.bids == [math.inf] + [AUDIT_BID] * 6
@@ -104,6 +116,27 @@ async def test_a_run_with_an_audit_answers_as_one_without(tmp_path):
         if a["item_id"] in chosen
     }
     assert spent(specs[1]) == sum(a["tokens"] for a in after)
+    counted = [a for a in after if a["flipped"] is not None]
+    assert all(a["audit_correct"] == (a["audit_answer"] == "1") for a in counted)
+    assert all(a["audit_correct"] is None for a in after if a["flipped"] is None)
+    told = status_of(specs[1].output).audit
+    assert (told.audited, told.flipped, told.judged) == (len(counted), sum(a["flipped"] for a in counted), len(counted))
+    assert told.accuracy_early == sum(a["correct"] for a in counted) / len(counted)
+    assert told.accuracy_full == sum(a["audit_correct"] for a in counted) / len(counted)
+    assert status_of(specs[0].output).audit is None
+
+
+async def test_a_flipped_answer_is_judged_by_itself(tmp_path):
+    # Settled at once on anything: the vote at the cap turns many of them.
+    early = {"kind": "self_consistency", "max_samples": 12, "confidence": 0.55}
+    spec = make_job(tmp_path, strategy=early, budget={"tokens": 10**6, "audit": 0.9})
+    await work(spec, ["w-0"])
+    flipped = [a for a in outcome(spec)[0] if a["flipped"]]
+    assert {a["audit_answer"] == "1" for a in flipped} == {True, False}
+    assert all(a["audit_correct"] == (a["audit_answer"] == "1") for a in flipped)
+    told = status_of(spec.output).audit
+    assert told.flipped == len(flipped)
+    assert told.accuracy_early != told.accuracy_full
 
 
 async def test_a_tight_budget_pays_every_minimum_before_an_audit(tmp_path):

@@ -271,3 +271,22 @@ async def test_stop_aborts_and_keeps_what_was_paid(tmp_path):
     assert cut == {s.item_id for s in kept}
     # What was cut is paid for and kept, and does not count as the question's first sample.
     assert all(a["votes"] >= 4 for a in answers)
+
+
+async def test_what_a_dying_engine_cuts_was_nobodys_choice(tmp_path):
+    class HalfDead(ScriptedEngine):
+        """Fails one request while others of it still run."""
+
+        async def generate(self, request):
+            while request.item_id == "q003" and len(self._running) < 2:
+                await asyncio.sleep(0)
+            if request.item_id == "q003":
+                raise EngineError("the engine core died")
+            return await super().generate(request)
+
+    spec = make_job(tmp_path, model={"options": {"seconds": 0.5}})
+    with pytest.raises(EngineError):
+        await work(spec, ["w-0"], HalfDead(spec))
+    store = Store.open(spec.output)
+    kept = [s for shard in store.read_plan() for s in store.read_journal(shard.shard_id)]
+    assert {s.finish_reason for s in kept} == {"stop", "interrupted"}

@@ -3,84 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from budgets.curve import DemandCurve, Pairs
 from budgets.market import Market
-from budgets.messages import Commit, Reply, ShardLease, ShardState, WorkerReport
-from budgets.stopping import AdaptiveConsistency
-from budgets.value import voting_value
+from budgets.messages import Borrowed, Lent, Loan, Reply, ShardState, WorkerReport
 from budgets.votes import Tally
 from budgets.wallet import Wallet
-
-EXPECTED = 12
-RULE = AdaptiveConsistency()
-
-
-@dataclass(frozen=True)
-class FakeItem:
-    """``sure``: chance that a sample gives the right answer; ``worst``: most tokens a sample takes."""
-
-    item_id: str
-    sure: float
-    worst: int = 20
-    cap: int = 12
-
-    def draw(self, index: int) -> tuple[str, int]:
-        rng = random.Random(f"{self.item_id}/{index}")
-        answer = "right" if rng.random() < self.sure else rng.choice("xyz")
-        return answer, rng.randint(1, self.worst)
-
-
-@dataclass
-class World:
-    """What outlives processes: the plan, the journal and the commits."""
-
-    shards: dict[int, list[FakeItem]]
-    journal: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-    proven: dict[str, int] = field(default_factory=dict)
-    commits: dict[tuple[int, int], dict[str, str | None]] = field(default_factory=dict)
-    states: dict[tuple[int, int], ShardState] = field(default_factory=dict)
-    denied: set[str] = field(default_factory=set)
-
-    @property
-    def sizes(self) -> dict[int, int]:
-        return {shard_id: len(items) for shard_id, items in self.shards.items()}
-
-    @property
-    def spent(self) -> int:
-        return sum(tokens for samples in self.journal.values() for _, tokens in samples)
-
-    def latest(self) -> dict[int, Commit]:
-        """The commits as a restarting allocator reads them."""
-        found: dict[int, Commit] = {}
-        for (shard_id, generation), state in sorted(self.states.items()):
-            found[shard_id] = Commit(generation, state.finished_tokens, state.parked)
-        return found
-
-
-@dataclass
-class Question:
-    item: FakeItem
-    tally: Tally
-    parked: float | None = None
-
-    @property
-    def bid(self) -> float:
-        return voting_value(self.tally.p_lead, self.tally.n, EXPECTED)
-
-    @property
-    def settled(self) -> bool:
-        return self.tally.n >= self.item.cap or RULE.should_stop(self.tally)
-
-
-@dataclass
-class LocalShard:
-    lease: ShardLease
-    todo: list[FakeItem]
-    open: dict[str, Question] = field(default_factory=dict)
-    closed: dict[str, Question] = field(default_factory=dict)
-    committed: bool = False
+from tests.unit.budgets.fake_world import EXPECTED, FakeItem, Guests, LocalShard, Question, World
 
 
 class FakeWorker:
@@ -95,12 +27,26 @@ class FakeWorker:
         self.waiting: dict[str, Question] = {}
         self.running: dict[str, Question] = {}
         self.done = self.reset = False
+        self.to_lend: dict[str, int] = {}
+        self.lent: dict[str, Lent] = {}
+        self.lent_items: dict[str, tuple[str, ...]] = {}
+        self.was_lent: set[str] = set()
+        self.borrowed: dict[str, Guests] = {}
+
+    @property
+    def working_on(self) -> set[str]:
+        """Questions this life may draw samples for."""
+        return set(self.waiting) | set(self.running)
 
     def step(self) -> None:
         for name in list(self.running):
             if self.rng.random() < 0.5:
                 self._land(self.running.pop(name))
         self._admit()
+        for loan_id, count in list(self.to_lend.items()):
+            if self.rng.random() < 0.5:
+                del self.to_lend[loan_id]
+                self._withdraw(loan_id, count)
         for question in sorted(self.waiting.values(), key=lambda q: (-q.bid, q.item.item_id)):
             startable = len(self.running) < self.slots and question.bid >= self.price
             if startable and self.wallet.reserve(question.item.worst):
@@ -129,7 +75,90 @@ class FakeWorker:
             capacity=self.slots - len(self.running),
             shards=tuple(self._state(shard) for shard in self.shards.values()),
             wants_shards=1 if backlog < self.window else 0,
+            lendable=max(0, len(self._lendable()) - (self.slots - len(self.running))),
+            borrows=0 if self.waiting else max(0, self.slots - max(len(self.running), self._unlent(backlog))),
+            lent=tuple(self.lent.values()),
+            borrowed=tuple(Borrowed(loan_id, held.returned) for loan_id, held in self.borrowed.items()),
         )
+
+    def _unlent(self, backlog: int) -> int:
+        return backlog - sum(len(items) for items in self.lent_items.values())
+
+    def _lendable(self) -> list[Question]:
+        return [q for q in self.waiting.values() if q.bid >= self.price and q.item.item_id in self._lending_of()]
+
+    def _lending_of(self) -> dict[str, int]:
+        """Own questions that were not lent yet, and their shards."""
+        return {name: s for s, shard in self.shards.items() for name in shard.open if name not in self.was_lent}
+
+    def _withdraw(self, loan_id: str, count: int) -> None:
+        shard_of = self._lending_of()
+        names = [question.item.item_id for question in self._lendable()]
+        shard_id = shard_of[names[0]] if names else 0
+        names = [name for name in names if shard_of[name] == shard_id][:count]
+        for name in names:
+            del self.waiting[name]
+        self.was_lent.update(names)
+        self.world.lent.update(names)
+        self.lent_items[loan_id] = tuple(names)
+        self.lent[loan_id] = Lent(loan_id, shard_id, tuple(names))
+
+    def _host(self, loan: Loan) -> None:
+        held = self.borrowed[loan.loan_id] = Guests(loan, set(loan.items), loan.dropped)
+        items = {item.item_id: item for item in self.world.shards[loan.shard_id]}
+        for name in loan.items:
+            question = self._replay(items[name])
+            if question.settled or question.bid < loan.min_value:
+                held.open.discard(name)
+            else:
+                self.waiting[name] = question
+        held.returned = not held.open
+
+    def _loans(self, reply: Reply) -> None:
+        for request in reply.lend:
+            if request.loan_id not in self.lent:
+                self.to_lend.setdefault(request.loan_id, request.count)
+        asked = {request.loan_id for request in reply.lend}
+        for loan_id, lent in self.lent.items():
+            if loan_id not in asked and lent.items:
+                self.lent[loan_id] = Lent(loan_id, lent.shard_id, None)
+        for loan_id in reply.back:
+            if loan_id in self.lent:
+                self._resume(self.lent.pop(loan_id))
+        for loan in reply.borrow:
+            if loan.loan_id not in self.borrowed:
+                self._host(loan)
+            elif loan.dropped:
+                self._drop(self.borrowed[loan.loan_id])
+        named = {loan.loan_id for loan in reply.borrow}
+        for loan_id, held in list(self.borrowed.items()):
+            if loan_id not in named:
+                assert held.returned, "the market forgot a loan that is out"
+                del self.borrowed[loan_id]
+
+    def _resume(self, lent: Lent) -> None:
+        for name in self.lent_items.pop(lent.loan_id):
+            shard = self.shards[lent.shard_id]
+            question = shard.open[name] = self._replay(shard.open[name].item)
+            if not question.settled and question.bid < shard.lease.min_value:
+                self._close(question, question.bid)
+            else:
+                self._go_on(question)
+
+    def _drop(self, held: Guests) -> None:
+        for name in list(held.open):
+            self.waiting.pop(name, None)
+            question = self.running.pop(name, None)
+            if question is not None:  # what was cut is paid for, and nobody's choice
+                self.wallet.settle(question.item.worst, 0)
+        held.open.clear()
+        held.returned = True
+
+    def _replay(self, item: FakeItem) -> Question:
+        question = Question(item, Tally())
+        for answer, _ in self.world.journal.get(item.item_id, []):
+            question.tally.add(answer)
+        return question
 
     def apply(self, reply: Reply) -> None:
         if reply.seq <= self.applied:
@@ -149,16 +178,20 @@ class FakeWorker:
             if held is None or held.lease.generation < lease.generation:
                 self.shards[lease.shard_id] = LocalShard(lease, list(self.world.shards[lease.shard_id]))
         self.price, self.done = reply.price, reply.done
+        self._loans(reply)
         for name, question in list(self.waiting.items()):
             if reply.dry or question.bid < reply.deny_below:
                 del self.waiting[name]
-                self.world.denied.add(name)
+                if not any(name in held.open for held in self.borrowed.values()):
+                    self.world.denied.add(name)
                 self._close(question, question.bid)
 
     def _land(self, question: Question) -> None:
         samples = self.world.journal.setdefault(question.item.item_id, [])
         answer, tokens = question.item.draw(len(samples))
         samples.append((answer, tokens))
+        if any(question.item.item_id in held.open for held in self.borrowed.values()):
+            self.world.drawn_elsewhere.add(question.item.item_id)
         self.world.proven[self.life] = self.world.proven.get(self.life, 0) + tokens
         self.wallet.settle(question.item.worst, tokens)
         question.tally.add(answer)
@@ -169,9 +202,7 @@ class FakeWorker:
         for shard in self.shards.values():
             while shard.todo and room > 0:
                 item = shard.todo.pop(0)
-                question = Question(item, Tally())
-                for answer, _ in self.world.journal.get(item.item_id, []):
-                    question.tally.add(answer)
+                question = self._replay(item)
                 shard.open[item.item_id] = question
                 room -= 1
                 if not question.settled and question.bid < shard.lease.min_value:
@@ -189,6 +220,11 @@ class FakeWorker:
             self.waiting[question.item.item_id] = question
 
     def _close(self, question: Question, parked: float | None) -> None:
+        for held in self.borrowed.values():
+            if question.item.item_id in held.open:
+                held.open.discard(question.item.item_id)
+                held.returned = not held.open
+                return
         question.parked = parked
         for shard in self.shards.values():
             if shard.open.pop(question.item.item_id, None):
@@ -226,8 +262,20 @@ class Faults:
     restarts: int = 0
 
 
-def run(world: World, budget: int, workers: int, seed: int, faults: Faults | None = None, market: Market | None = None):
-    """Drive a run to its end; the market then. Fails if it does not end."""
+def run(
+    world: World,
+    budget: int,
+    workers: int,
+    seed: int,
+    faults: Faults | None = None,
+    market: Market | None = None,
+    window: int = 6,
+    each_round: Callable[[Market, int], None] = lambda market, number: None,
+):
+    """Drive a run to its end; the market then. Fails if it does not end, or if two work on one question at once.
+
+    ``each_round`` is called with the living market and the number of the round.
+    """
     rng = random.Random(seed)
     faults = faults or Faults()
     market = market or Market(budget, world.spent, world.sizes, world.latest())
@@ -238,7 +286,7 @@ def run(world: World, budget: int, workers: int, seed: int, faults: Faults | Non
     def hire() -> None:
         nonlocal lives
         lives += 1
-        crew.append(FakeWorker(f"w{seed}-{lives}", world, rng))
+        crew.append(FakeWorker(f"w{seed}-{lives}", world, rng, window=window))
 
     def lose(worker: FakeWorker) -> None:
         crew.remove(worker)
@@ -251,7 +299,8 @@ def run(world: World, budget: int, workers: int, seed: int, faults: Faults | Non
 
     for _ in range(workers):
         hire()
-    for _ in range(20_000):
+    for number in range(20_000):
+        each_round(market, number)
         if market.done:
             assert market.ledger.reserved == 0
             return market
@@ -287,6 +336,8 @@ def run(world: World, budget: int, workers: int, seed: int, faults: Faults | Non
             crew.clear()
             for _ in range(workers):
                 hire()
+        held = Counter(name for worker in crew for name in worker.working_on)
+        assert max(held.values(), default=0) <= 1, f"two workers draw for one question: {held.most_common(1)}"
         assert market.ledger.spent + market.ledger.reserved <= budget
         assert world.spent <= budget
     raise AssertionError(f"the run did not end: {market.snapshot()}")

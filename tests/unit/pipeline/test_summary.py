@@ -11,7 +11,7 @@ from rich.console import Console
 from pipeline.budget_spec import BudgetUse
 from pipeline.forecast import Cost, Forecast
 from pipeline.records import StopReason
-from pipeline.status import RunStatus
+from pipeline.status import AuditStatus, RunStatus
 from pipeline.summary import (
     as_table,
     as_text,
@@ -170,3 +170,15 @@ def test_a_budget_that_is_not_in_tokens_is_shown_in_its_unit() -> None:
     assert "1 GPU-hours, which is 10,800,000 tokens" in text
     assert "2030-01-31T06:00:00+00:00, about 5,400,000 tokens from now" in text
     assert "57,972 at worst; 0.000825 GPU-hours expected, 0.00537 GPU-hours at worst" in text
+
+
+def test_an_audit_says_what_early_stopping_changed() -> None:
+    audit = AuditStatus(40, 2, 0.05, (0.0138, 0.165), judged=30, accuracy_early=0.6, accuracy_full=0.7)
+    line = "5.0% (95% interval 1.4% to 16.5%) of answers change at the cap: 2 of 40 settled ones"
+    assert f"{line}; accuracy among 30 of them 60.0% at the stop, 70.0% at the cap" in as_text(
+        replace(FINISHED, audit=audit)
+    )
+    unknown = replace(audit, judged=0, accuracy_early=None, accuracy_full=None)
+    assert as_text(replace(FINISHED, audit=unknown)).count(line) == 1
+    assert "accuracy among" not in as_text(replace(FINISHED, audit=unknown))
+    assert "settled ones" not in as_text(FINISHED)
