@@ -12,12 +12,12 @@ Prompts were not recorded: they count as no tokens. Holds one page of the record
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from actors.engines.base import Completion, Prompt, Request
+from actors.engines.pretend import Pretence
 from pipeline.errors import RequestRejected, SpecError, UsageError
 from pipeline.recording import Columns, Recording, Span
 from pipeline.recording_parts import checked_columns, parse_columns
@@ -47,7 +47,7 @@ class ReplayEngine:
         unknown = sorted(set(options) - _KNOWN)
         if unknown:
             raise SpecError(f"model.options: the replay engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
-        self._seconds = _seconds(options.get("seconds", 0.0))
+        self._pretence = Pretence(_seconds(options.get("seconds", 0.0)))
         self._capacity = spec.model.max_num_seqs
         try:
             self._recording = Recording.open(spec.model.name, _columns(options.get("columns", {})), text=True)
@@ -61,7 +61,6 @@ class ReplayEngine:
                 f"tokens; set it to {largest} or more"
             )
         self._page: Columns | None = None
-        self._running: dict[str, asyncio.Event] = {}
 
     @property
     def capacity(self) -> int:
@@ -73,22 +72,15 @@ class ReplayEngine:
         return Prompt((), item.prompt if item.prompt is not None else "\n".join(m.content for m in item.messages or ()))
 
     async def generate(self, request: Request) -> Completion:
-        cut = self._running[request.request_id] = asyncio.Event()
-        try:
-            await asyncio.wait_for(cut.wait(), timeout=self._seconds)
-            return Completion("", 0, 0, 0, "abort")
-        except TimeoutError:
+        if await self._pretence.run(request.request_id):
             return self._recorded(request.item_id, request.sample_index)
-        finally:
-            del self._running[request.request_id]
+        return Completion("", 0, 0, 0, "abort")
 
     def cancel(self, request_id: str) -> None:
-        if request_id in self._running:
-            self._running[request_id].set()
+        self._pretence.cut(request_id)
 
     async def close(self) -> None:
-        for cut in self._running.values():
-            cut.set()
+        self._pretence.cut_all()
         self._recording.close()
 
     def _recorded(self, item_id: str, sample_index: int) -> Completion:

@@ -12,13 +12,13 @@ It is the test double Ponder ships, so that a job, a strategy or a cluster can b
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import random
 import signal
 
 from actors.engines.base import Completion, Prompt, Request
+from actors.engines.pretend import Pretence
 from pipeline.errors import RequestRejected, SpecError
 from pipeline.records import Item
 from pipeline.spec import JobSpec
@@ -39,14 +39,13 @@ class ScriptedEngine:
         if len(self._weights) != len(self._answers):
             raise SpecError("model.options: weights and answers must be of one length")
         self._tokens = int(options.get("tokens", 8))
-        self._seconds = float(options.get("seconds", 0.0))
+        self._pretence = Pretence(float(options.get("seconds", 0.0)))
         self._poison = options.get("poison")
         self._reject = options.get("reject")
         self._max_len = spec.model.max_model_len
         self._max_tokens = spec.sampling.max_tokens
         self._capacity = spec.model.max_num_seqs
         self._seed = spec.seed
-        self._running: dict[str, asyncio.Event] = {}
 
     @property
     def capacity(self) -> int:
@@ -72,14 +71,7 @@ class ScriptedEngine:
         weights = self._weights[shift:] + self._weights[:shift]
         answer = rng.choices(self._answers, weights)[0]
         tokens = min(self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
-        cut = self._running[request.request_id] = asyncio.Event()
-        try:
-            await asyncio.wait_for(cut.wait(), timeout=self._seconds)
-            aborted = True
-        except TimeoutError:
-            aborted = False
-        finally:
-            del self._running[request.request_id]
+        aborted = not await self._pretence.run(request.request_id)
         return Completion(
             text=f"The answer is {answer}." if not aborted else "",
             prompt_tokens=len(request.prompt.token_ids),
@@ -90,9 +82,7 @@ class ScriptedEngine:
         )
 
     def cancel(self, request_id: str) -> None:
-        if request_id in self._running:
-            self._running[request_id].set()
+        self._pretence.cut(request_id)
 
     async def close(self) -> None:
-        for cut in self._running.values():
-            cut.set()
+        self._pretence.cut_all()
