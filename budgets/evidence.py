@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from budgets.votes import Tally, p_lead
+from budgets.votes import Ranking, Tally
 from pipeline.errors import SpecError
 from pipeline.records import Sample
 
@@ -92,7 +92,7 @@ AUTO = Evidence()
 """The default of every strategy that votes."""
 
 
-class WeightedTally:
+class WeightedTally(Ranking):
     """Running vote of one question under an ``Evidence``; a ``Standing``. ``plain`` counts the same votes as one each.
 
     The raw weights w of the k scored votes so far are scaled in one of two ways; with either, all together weigh at
@@ -110,11 +110,12 @@ class WeightedTally:
     """
 
     __slots__ = (
-        "_counts", "_evidence", "_fade", "_lead", "_leader", "_plain", "_runner_up", "_scored", "_shift", "_strength",
-        "_sum", "_sum_squares", "_unscored", "_weights", "_within",
+        "_counts", "_evidence", "_fade", "_plain", "_scored", "_shift", "_strength", "_sum", "_sum_squares",
+        "_unscored", "_weights", "_within",
     )  # fmt: skip
 
     def __init__(self, evidence: Evidence) -> None:
+        super().__init__()
         self._evidence = evidence
         self._within = evidence.kind in _WITHIN
         self._strength = _or(evidence.strength, DEFAULT_STRENGTHS.get(evidence.kind, 0.0))
@@ -127,9 +128,6 @@ class WeightedTally:
         self._sum = 0.0
         self._sum_squares = 0.0
         self._shift = -math.inf
-        self._leader: str | None = None
-        self._lead = 0.0
-        self._runner_up = 0.0
 
     def add_sample(self, sample: Sample) -> None:
         """Count one sample, in sample-index order. An aborted one counts in ``n`` and never votes."""
@@ -198,21 +196,6 @@ class WeightedTally:
         self._leader, self._lead, self._runner_up = first, best, second
 
     @property
-    def leader(self) -> str | None:
-        """The answer ahead, or None where nothing parsed yet."""
-        return self._leader
-
-    @property
-    def lead_weight(self) -> float:
-        """Evidence for the leader; 0 without one."""
-        return self._lead
-
-    @property
-    def runner_up_weight(self) -> float:
-        """Evidence for the best other answer; 0 without one."""
-        return self._runner_up
-
-    @property
     def n(self) -> int:
         """All samples added, those that did not parse included."""
         return self._plain.n
@@ -236,11 +219,6 @@ class WeightedTally:
     def plain(self) -> Mapping[str, float]:
         """Read-only view: answer to its votes, one each."""
         return self._plain.counts
-
-    @property
-    def p_lead(self) -> float:
-        """``p_lead`` of the two best answers; 0.5 while nothing is known."""
-        return p_lead(self._lead, self._runner_up)
 
 
 def _or(value: float | None, default: float) -> float:

@@ -66,20 +66,49 @@ class Standing(Protocol):
         ...
 
 
-class Tally:
+class Ranking:
+    """The two best answers of a running vote; ``Tally`` and ``budgets.evidence.WeightedTally`` keep them up to date."""
+
+    __slots__ = ("_lead", "_leader", "_runner_up")
+
+    def __init__(self) -> None:
+        self._leader: str | None = None
+        self._lead = 0.0
+        self._runner_up = 0.0
+
+    @property
+    def leader(self) -> str | None:
+        """The answer ahead, or None where nothing parsed yet."""
+        return self._leader
+
+    @property
+    def lead_weight(self) -> float:
+        """Evidence for the leader; 0 without one."""
+        return self._lead
+
+    @property
+    def runner_up_weight(self) -> float:
+        """Evidence for the best other answer; 0 without one."""
+        return self._runner_up
+
+    @property
+    def p_lead(self) -> float:
+        """``p_lead`` of the two best answers; 0.5 while nothing is known."""
+        return p_lead(self._lead, self._runner_up)
+
+
+class Tally(Ranking):
     """Running vote of one question. Mutable but tiny: one float per distinct answer.
 
     The leader under ties is the answer that reached its count first, in order of addition. ``streak`` is how many of
     the latest samples in a row gave the same parsed answer: what window rules need of the order.
     """
 
-    __slots__ = ("_counts", "_last", "_lead", "_leader", "_n", "_runner_up", "_streak", "_valid")
+    __slots__ = ("_counts", "_last", "_n", "_streak", "_valid")
 
     def __init__(self) -> None:
+        super().__init__()
         self._counts: dict[str, float] = {}
-        self._leader: str | None = None
-        self._lead = 0.0
-        self._runner_up = 0.0
         self._n = 0
         self._valid = 0
         self._last: str | None = None
@@ -110,21 +139,6 @@ class Tally:
             self._runner_up = max(self._runner_up, count)
 
     @property
-    def leader(self) -> str | None:
-        """The answer ahead, or None where nothing parsed yet."""
-        return self._leader
-
-    @property
-    def lead_weight(self) -> float:
-        """Weight of the leader's votes; 0 without one."""
-        return self._lead
-
-    @property
-    def runner_up_weight(self) -> float:
-        """Weight of the best other answer; 0 without one."""
-        return self._runner_up
-
-    @property
     def n(self) -> int:
         """All samples added, those that did not parse included."""
         return self._n
@@ -143,11 +157,6 @@ class Tally:
     def counts(self) -> Mapping[str, float]:
         """Read-only view: answer to weight, in order of first appearance."""
         return MappingProxyType(self._counts)
-
-    @property
-    def p_lead(self) -> float:
-        """``p_lead`` of the two best answers; 0.5 while nothing is known."""
-        return p_lead(self._lead, self._runner_up)
 
 
 def p_lead(v1: float, v2: float) -> float:
