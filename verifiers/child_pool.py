@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import VerifierError
+from verifiers.process_pool import ProcessPool
 
 CHILDREN = 2
 START_SECONDS = 120.0
@@ -66,6 +67,14 @@ class _Child:
         heard: dict[str, Any] = json.loads(line)
         return heard
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
     def kill(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
@@ -99,16 +108,12 @@ class ChildPool:
         self._command = tuple(command)
         self._who, self._doing = who, doing
         self._start_seconds = start_seconds
-        self._size = size
-        self._turns = asyncio.Semaphore(size)
-        self._idle: list[_Child] = []
-        self._children: set[_Child] = set()
-        self._closed = False
+        self._pool = ProcessPool[_Child](size, RECYCLE_AFTER, who, self._start)
 
     @property
     def pids(self) -> frozenset[int]:
         """Process ids of the children now held."""
-        return frozenset(child.process.pid for child in self._children)
+        return self._pool.pids
 
     async def exchange(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """One reply, within ``seconds`` of wall-clock once it is this request's turn.
@@ -117,48 +122,21 @@ class ChildPool:
             ExchangeFailed: no reply in time, or the child ended.
             VerifierError: no child can be started, or the pool is closed.
         """
-        async with self._turns:
-            child = await self._take()
-            healthy = False
+        async with self._pool.turn() as turn:
             try:
                 async with asyncio.timeout(seconds):
-                    heard = await child.ask(request)
-                healthy = True
+                    heard = await turn.member.ask(request)
+                turn.healthy = True
             except TimeoutError:
                 raise ExchangeFailed(f"no result within {seconds:g} s") from None
             except (ConnectionError, ValueError):
                 why = "memory or processor limit, or a crash"
                 raise ExchangeFailed(f"the {self._doing} took its process down ({why})") from None
-            finally:
-                # Cancelled too: a child with an unread result would give it to the next question.
-                if healthy and child.served < RECYCLE_AFTER and not self._closed:
-                    self._idle.append(child)
-                else:
-                    await self._discard(child)
         return heard
 
     async def close(self) -> None:
         """Kill all children, comparisons in flight included, and wait until they are gone. Idempotent."""
-        self._closed = True
-        for child in self._children:
-            child.kill()
-        while self._idle:
-            await self._discard(self._idle.pop())
-        # Those in flight discard their own child; once every turn is ours, none is left.
-        for _ in range(self._size):
-            await self._turns.acquire()
-        for _ in range(self._size):
-            self._turns.release()
-
-    async def _take(self) -> _Child:
-        if self._closed:
-            raise VerifierError(f"{self._who}: used after close")
-        while self._idle:
-            child = self._idle.pop()
-            if child.process.returncode is None:
-                return child
-            await self._discard(child)
-        return await self._start()
+        await self._pool.close()
 
     async def _start(self) -> _Child:
         environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
@@ -171,8 +149,8 @@ class ChildPool:
         except OSError as error:
             raise VerifierError(f"{self._who}: cannot start {self._command[0]}: {error}") from error
         child = _Child(process)
-        self._children.add(child)
-        if self._closed:
+        self._pool.hold(child)
+        if self._pool.closed:
             child.kill()
         ready = False
         try:
@@ -187,10 +165,5 @@ class ChildPool:
             raise VerifierError(f"{self._who}: its process ended before it was ready: {error}") from error
         finally:
             if not ready:
-                await self._discard(child)
+                await self._pool.discard(child)
         return child
-
-    async def _discard(self, child: _Child) -> None:
-        child.kill()
-        self._children.discard(child)
-        await child.end()

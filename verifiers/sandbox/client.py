@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import VerifierError
+from verifiers.process_pool import ProcessPool
 from verifiers.sandbox import confine, seccomp
 from verifiers.sandbox.limits import Limits
 
@@ -87,6 +88,14 @@ class _Server:
         heard: dict[str, Any] = json.loads(data)
         return heard
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
     def kill(self) -> None:
         """End everything inside at once; unsafe servers clean up behind themselves when the socket closes."""
         if self.root is not None:
@@ -117,16 +126,13 @@ class Sandbox:
     """At most ``size`` servers, started when needed, each doing one check at a time."""
 
     def __init__(self, size: int, unsafe: bool = False) -> None:
-        self._size, self._unsafe = size, unsafe
-        self._turns = asyncio.Semaphore(size)
-        self._idle: list[_Server] = []
-        self._servers: set[_Server] = set()
-        self._closed = False
+        self._unsafe = unsafe
+        self._pool = ProcessPool[_Server](size, RECYCLE_AFTER, "programs verifier", self._start)
 
     @property
     def pids(self) -> frozenset[int]:
         """Process ids of the servers now held."""
-        return frozenset(server.process.pid for server in self._servers)
+        return self._pool.pids
 
     async def calls(self, program: str, tests: dict[str, Any], limits: Limits) -> Outcome:
         """Test a program's functions. ``tests`` is what ``referee.judge`` reads. Raises VerifierError."""
@@ -148,46 +154,19 @@ class Sandbox:
 
     async def close(self) -> None:
         """Kill all servers, checks in flight included, and wait until they are gone. Idempotent."""
-        self._closed = True
-        for server in self._servers:
-            server.kill()
-        while self._idle:
-            await self._discard(self._idle.pop())
-        # Those in flight discard their own server; once every turn is ours, none is left.
-        for _ in range(self._size):
-            await self._turns.acquire()
-        for _ in range(self._size):
-            self._turns.release()
+        await self._pool.close()
 
     async def _check(self, kind: str, fds: list[int], limits: Limits) -> dict[str, Any]:
-        async with self._turns:
-            server = await self._take()
-            healthy = False
+        async with self._pool.turn() as turn:
             try:
-                request = {"kind": kind, "uid": server.uid, "limits": limits.to_plain()}
-                reply = await server.ask(request, fds, limits.wall_seconds + GRACE_SECONDS)
-                healthy = "error" not in reply
+                request = {"kind": kind, "uid": turn.member.uid, "limits": limits.to_plain()}
+                reply = await turn.member.ask(request, fds, limits.wall_seconds + GRACE_SECONDS)
+                turn.healthy = "error" not in reply
             except TimeoutError:
                 reply = {"error": "the sandbox did not answer in time"}
             except (OSError, ValueError):
                 reply = {"error": "the sandbox was lost while it ran this check"}
-            finally:
-                # Cancelled too: nothing of the check may go on.
-                if healthy and server.served < RECYCLE_AFTER and not self._closed:
-                    self._idle.append(server)
-                else:
-                    await self._discard(server)
         return reply
-
-    async def _take(self) -> _Server:
-        if self._closed:
-            raise VerifierError("programs verifier: used after close")
-        while self._idle:
-            server = self._idle.pop()
-            if server.process.returncode is None:
-                return server
-            await self._discard(server)
-        return await self._start()
 
     async def _start(self) -> _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -215,7 +194,7 @@ class Sandbox:
                     raise
                 raise VerifierError(f"programs verifier: cannot start {start.argv[0]}: {error}") from error
             server = _Server(process, ours, None, _FIRST_UID + 2 * secrets.randbelow(1 << 28))
-            self._servers.add(server)
+            self._pool.hold(server)
             files.close(told[1])
             ready = False
             try:
@@ -223,7 +202,7 @@ class Sandbox:
                 async with asyncio.timeout(START_SECONDS):
                     if not self._unsafe:
                         server.root = await _root(told[0])
-                    if self._closed:
+                    if self._pool.closed:
                         server.kill()
                     await server.hear(START_SECONDS)
                 ready = True
@@ -232,12 +211,8 @@ class Sandbox:
                 raise VerifierError(f"programs verifier: the sandbox does not start: {why}") from error
             finally:
                 if not ready:
-                    await self._discard(server)
+                    await self._pool.discard(server)
         return server
-
-    async def _discard(self, server: _Server) -> None:
-        self._servers.discard(server)
-        await server.end()
 
 
 class _Files:

@@ -167,7 +167,7 @@ async def test_a_cancelled_check_leaves_nothing(sandbox: Sandbox) -> None:
 
 async def test_a_server_that_dies_is_replaced(sandbox: Sandbox) -> None:
     assert scores(await judged(sandbox, "asserts", ["assert f() == 1"], "def f(): return 1")) == [1.0]
-    for server in sandbox._servers:
+    for server in sandbox._pool._held:
         server.kill()
     pids = sandbox.pids
     await gone(lambda: not there(set(pids)))

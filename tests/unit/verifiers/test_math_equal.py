@@ -114,7 +114,7 @@ async def test_a_cancelled_comparison_does_not_answer_the_next(pool: ComparerPoo
 
 async def test_children_are_recycled(pool: ComparerPool) -> None:
     await pool.compare("a", "A", SECONDS)
-    (child,) = pool._children
+    (child,) = pool._pool._held
     child.served = RECYCLE_AFTER - 1
     first = pool.pids
     assert await pool.compare("a", "A", SECONDS) == Comparison(equal=True)
