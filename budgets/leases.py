@@ -70,8 +70,7 @@ class Leases:
             shard = self._shards[shard_id] = _Shard(shard_id, items)
             self.items += items
             commit = committed.get(shard_id)
-            if commit is None or commit.redo:
-                shard.generation = commit.generation + 1 if commit else 0
+            if commit is None:
                 self._waiting.append(shard_id)
             else:
                 shard.stage, shard.was_committed, shard.generation = _Stage.COMMITTED, True, commit.generation

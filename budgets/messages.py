@@ -172,15 +172,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a shard's commit object says to the market: used to rebuild it.
-
-    ``redo``: the rule changed since; the shard is answered again, in the next generation, as if it were fresh.
-    """
+    """What a shard's commit object says to the market: used to rebuild it."""
 
     generation: int
     finished_tokens: int
     parked: Pairs = field(default=())
-    redo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

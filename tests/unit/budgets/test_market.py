@@ -270,16 +270,3 @@ def test_malformed_input():
         market.sync(WorkerReport("a", 1, demand=((float("nan"), 1),)))
     with pytest.raises(LedgerError, match="does not have"):
         market.sync(WorkerReport("a", 2, shards=(ShardState(5, 0, 0, 0, 0),)))
-
-
-def test_a_commit_to_be_done_again_counts_as_fresh():
-    commits = {0: Commit(3, 60, ((0.5, 10),), redo=True), 1: Commit(0, 40)}
-    market = Market(200, 100, {0: 5, 1: 5}, commits)
-    assert not market.done
-    assert market.snapshot().finished_items == 5
-    assert market.holdback() == 160, "all but what the finished questions cost is kept for the others"
-    lease = market.sync(WorkerReport("a", 1, capacity=4, wants_shards=1)).open_shards[0]
-    assert (lease.shard_id, lease.generation, lease.min_value) == (0, 4, 0.0)
-    state = ShardState(0, 4, 0, 5, 60, committed=True)
-    reply = market.sync(WorkerReport("a", 2, capacity=4, shards=(state,)))
-    assert (reply.acked_commits, reply.done) == ((0,), True)
