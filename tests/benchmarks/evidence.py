@@ -42,6 +42,7 @@ from tests.benchmarks.evidence_replay import (
     queue_scores,
     token_curve,
 )
+from tests.benchmarks.evidence_text import show
 
 POOL = 40
 BUDGETS = (3, 5, 8, 12, 40)
@@ -341,44 +342,6 @@ def measure(repeats: int, seed: int) -> dict[str, Any]:
     return {**result, "targets": targets(result)}
 
 
-def show(result: dict[str, Any]) -> None:
-    print(
-        f"{result['questions']} questions × {result['pool']} samples, {result['repeats']} reshuffles; accuracies in %"
-    )
-    print("AUC within a question:", ", ".join(f"{name} {value}" for name, value in result["auc"].items()))
-    print(f"\n{'evidence':18}{'draw':14}" + "".join(f"{n:>13}" for n in BUDGETS))
-    for row in result["accuracy"]:
-        cells = [row.get(str(n)) for n in BUDGETS]
-        shown = [f"{c['accuracy']:.2f} ±{c['spread']:.2f}" if c else "–" for c in cells]
-        print(f"{row['evidence']:18}{row['draw']:14}" + "".join(f"{cell:>13}" for cell in shown))
-    for held in result["held_out"]:
-        print(f"\nchosen on fold {held['chosen_on']}, reported on the other {held['questions']} questions")
-        print(f"  plain {held['plain']}\n  weighted {held['weighted']}")
-        print(f"  fixed 40: plain {held['fixed_40']:.2f}, weighted {held['fixed_40_weighted']['accuracy']:.2f}")
-        for budget, cell in held["queue"].items():
-            gain = cell["gain"]
-            both = f"plain {cell['plain']['accuracy']:.2f}, weighted {cell['weighted']['accuracy']:.2f}"
-            print(f"  queue at {budget:>2}: {both}, gain {interval(gain)}")
-        for how, need in held["mean_tokens_needed"].items():
-            print(f"  mean tokens for fixed 40 less {SLACK}, {how}: queue {need['queue']}, fixed {need['fixed']}")
-    print(f"\n{'evidence':10}{'rule':38}{'samples':>9}{'accuracy':>10}{'queue':>8}  queue ahead")
-    for row in result["rules"]:
-        ahead = row["queue_ahead"]
-        print(
-            f"{row['evidence']:10}{row['rule']:38}{row['mean_samples']:9.2f}{row['accuracy']:10.2f}{row['queue']:8.2f}"
-            f"  {interval(ahead)}"
-        )
-    print("\ncalibrated strength by fold:", result["calibrated_strength"])
-    print("tally + rule + bid, microseconds a sample:", result["step_microseconds"])
-    for check in result["targets"]:
-        print(f"{'met   ' if check['met'] else 'MISSED'}  {check['target']}: {check['reached']}")
-
-
-def interval(gap: dict[str, Any]) -> str:
-    low, high = gap["interval"]
-    return f"{gap['points']:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="weighted against plain evidence on recorded samples")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -396,7 +359,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        show(result)
+        show(result, BUDGETS, SLACK)
 
 
 if __name__ == "__main__":
