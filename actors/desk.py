@@ -52,7 +52,8 @@ class Wanted(Protocol):
 class Ask:
     """One wanted sample. ``worst`` is what a grant must reserve for it, in units; ``paid`` resolves to the sample.
 
-    ``ahead``: drawn before its question needs it, to fill an idle slot.
+    ``ahead``: drawn before its question needs it, to fill an idle slot. ``interrupted``: the run cuts it, whatever its
+    strategy wants.
     """
 
     bid: float
@@ -67,6 +68,7 @@ class Ask:
     paid: asyncio.Future[Sample]
     request_id: str = ""
     ahead: bool = False
+    interrupted: bool = False
 
 
 W = TypeVar("W", bound=Wanted, default=Ask)

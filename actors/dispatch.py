@@ -6,7 +6,7 @@ Plain asyncio: no Ray. Invariants:
 - a sample reaches the journal whether or not its question still wants it
 - from the deadline on nothing starts, and what runs is cut
 
-Owns desk, wallet and what runs in the engine. Knows no shard's questions: ``landed`` is told of every sample.
+Owns the till and what runs in the engine. Knows no shard's questions: ``landed`` is told of every sample.
 """
 
 from __future__ import annotations
@@ -15,20 +15,15 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
-from actors.desk import Ask, Desk
-from actors.engines.base import Completion, Engine, Request
-from actors.logbook import Logbook
-from actors.tasks import Tasks
-from budgets.cost import CostModel
-from budgets.curve import DemandCurve, Pairs
+from actors.desk import Ask
+from actors.engines.base import Completion, Request
+from actors.life import Life
+from actors.till import Till
 from budgets.messages import Reply
 from budgets.value import ExpectedTokens
-from budgets.wallet import Wallet
 from pipeline.errors import BudgetDenied, RequestRejected
 from pipeline.records import Sample
-from pipeline.spec import JobSpec
 from verifiers.canonical import canonical_for
 from verifiers.extract import make_extractor
 
@@ -38,39 +33,19 @@ _ABORT_SECONDS = 5.0
 _AHEAD_MOST = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits at the desk. Units are worst cases."""
-
-    demand: Pairs
-    largest: int
-
-
 class Dispatch:
     """Keeps the engine's slots full with the best bids that the wallet can pay."""
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        cost: CostModel,
-        engine: Engine,
-        log: Logbook,
-        life: str,
-        tasks: Tasks,
-        landed: Callable[[int, Sample], None],
-    ) -> None:
-        self._engine, self._log, self._life, self._tasks, self._landed = engine, log, life, tasks, landed
-        self._cost_model = cost
-        self._extract = make_extractor(spec.answer)
-        self._canonical = canonical_for(spec.answer)
+    def __init__(self, life: Life, landed: Callable[[int, Sample], None]) -> None:
+        self._life, self._engine, self._landed = life, life.engine, landed
+        self._extract = make_extractor(life.spec.answer)
+        self._canonical = canonical_for(life.spec.answer)
         self._running: dict[str, Ask] = {}
         self._generating: set[asyncio.Task[None]] = set()
-        self._interrupted: set[str] = set()
         self._halted = False
         self._hurry = False
         self.expired = False
-        self.desk, self.wallet = Desk(), Wallet()
-        self.price = 0.0
+        self.till = Till[Ask]()
         self.costs = ExpectedTokens()
         """Units a sample of this worker cost so far."""
 
@@ -89,7 +64,7 @@ class Dispatch:
         if self.expired:
             ask.paid.set_exception(BudgetDenied(math.inf))
             return
-        self.desk.add(ask)
+        self.till.desk.add(ask)
         if self.idle_slots > 0:
             asyncio.get_running_loop().call_soon(self.pump)
 
@@ -104,52 +79,27 @@ class Dispatch:
         """
         if not self._hurry or self.expired or self._halted:
             return 0
-        spare = self.idle_slots - len(self.desk)
+        spare = self.idle_slots - len(self.till.desk)
         return max(0, min(_AHEAD_MOST, spare // (len(self._running) + 1)))
-
-    def waiting(self) -> Waiting:
-        """The desk as a demand curve."""
-        curve, largest = DemandCurve(), 0
-        for ask in self.desk:
-            if not ask.paid.done():
-                curve.add(ask.bid, ask.worst)
-                largest = max(largest, ask.worst)
-        return Waiting(curve.to_pairs(), largest)
-
-    def give_back(self, largest: int) -> None:
-        """What idles in a wallet is missing elsewhere: keep what the free slots can start, nothing when stuck."""
-        startable = any(
-            ask.bid >= self.price and ask.worst <= self.wallet.free for ask in self.desk if not ask.paid.done()
-        )
-        stuck = not self._running and not startable
-        self.wallet.take_settlements(0 if stuck else largest * self.idle_slots)
 
     def apply(self, reply: Reply) -> None:
         """Take grants, price and refusals from the allocator."""
-        self.wallet.acknowledge(reply.acked_settlements)
-        for grant in reply.grants:
-            self.wallet.add(grant)
-        self.price = reply.price
+        self.till.apply(reply)
         self._hurry = reply.hurry
         if reply.expired:
             self._expire()
-        elif reply.dry:
-            self.desk.deny_all()
-        elif reply.deny_below > 0:
-            self.desk.deny_below(reply.deny_below)
 
     def pump(self) -> None:
         """Start the best bids, at the price or above it, while slots and money last."""
         while self.idle_slots > 0 and not self._halted and not self._warming():
-            ask = self.desk.take(self.wallet.free, self.price)
+            ask = self.till.start()
             if ask is None:
-                if self.desk:
-                    self._tasks.wake.set()
+                if self.till.desk:
+                    self._life.tasks.wake.set()
                 return
-            self.wallet.reserve(ask.worst)
-            ask.request_id = f"{self._life}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
+            ask.request_id = f"{self._life.name}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
             self._running[ask.request_id] = ask
-            generating = self._tasks.spawn(self._generate(ask))
+            generating = self._life.tasks.spawn(self._generate(ask))
             self._generating.add(generating)
             generating.add_done_callback(self._generating.discard)
 
@@ -165,7 +115,7 @@ class Dispatch:
         if self._halted or self.expired:
             return []
         running = {_place(ask) for ask in self._running.values()}
-        asks = [ask for ask in self.desk if ask.bid >= self.price and not ask.paid.done() and not ask.ahead]
+        asks = [ask for ask in self.till.desk if ask.bid >= self.till.price and not ask.paid.done() and not ask.ahead]
         asks.sort(key=lambda ask: ask.bid)
         places = [place for place in dict.fromkeys(map(_place, asks)) if place not in running]
         return places[: max(0, len(places) - self.idle_slots)]
@@ -174,7 +124,7 @@ class Dispatch:
         """Cut what runs for these questions: the run does it, not their strategy."""
         for request_id, ask in self._running.items():
             if _place(ask) in places:
-                self._interrupted.add(request_id)
+                ask.interrupted = True
                 self._engine.cancel(request_id)
 
     async def gone(self, places: Collection[tuple[int, str]]) -> None:
@@ -192,7 +142,7 @@ class Dispatch:
 
     def _expire(self) -> None:
         self.expired = True
-        self.desk.deny_all()
+        self.till.desk.deny_all()
         for request_id in list(self._running):
             self._engine.cancel(request_id)
 
@@ -210,18 +160,18 @@ class Dispatch:
         try:
             completion = await self._engine.generate(request)
         except RequestRejected as error:
-            self.wallet.settle(ask.worst, 0)
+            self.till.wallet.settle(ask.worst, 0)
             del self._running[ask.request_id]
             if not ask.paid.done():
                 ask.paid.set_exception(error)
             self.pump()
             return
         sample = self._sample(ask, completion, time.monotonic() - began)
-        used = self._cost_model.of(sample)
-        self.wallet.settle(ask.worst, used)
+        used = self._life.cost.of(sample)
+        self.till.wallet.settle(ask.worst, used)
         del self._running[ask.request_id]
         self.costs.add(used)
-        self._log.add(ask.shard_id, sample)
+        self._life.log.add(ask.shard_id, sample)
         self._landed(ask.shard_id, sample)
         if not ask.paid.done():
             if self.expired and sample.aborted:
@@ -247,14 +197,12 @@ class Dispatch:
             finish_reason=self._end(ask) if aborted else completion.finish_reason,
             attempt=ask.attempt,
             seconds=seconds,
-            writer=self._life,
+            writer=self._life.name,
         )
 
     def _end(self, ask: Ask) -> str:
         """Why a sample was cut: the run did it, or the strategy; only what a strategy cut keeps its place in a vote."""
-        lent_back = ask.request_id in self._interrupted
-        self._interrupted.discard(ask.request_id)
-        return "interrupted" if self._halted or self.expired or ask.ahead or lent_back else "abort"
+        return "interrupted" if self._halted or self.expired or ask.ahead or ask.interrupted else "abort"
 
 
 def _place(ask: Ask) -> tuple[int, str]:

@@ -19,15 +19,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from actors.logbook import Logbook
+from actors.life import Life
 from actors.shard_run import ShardRun
-from actors.tasks import Tasks
-from budgets.cost import CostModel
 from budgets.messages import Borrowed, Lent, Loan, LoanRequest, Reply, ShardLease
-from pipeline.records import Item, Sample, Shard
+from pipeline.records import Item, Sample
 from pipeline.source import read_shard
-from pipeline.spec import JobSpec
-from pipeline.store import Store
 
 Place = tuple[int, str]
 """A question: shard id and item id."""
@@ -112,20 +108,8 @@ class Withdrawn:
 class LoanDesk:
     """Loans made and taken by one worker life."""
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        shards: dict[int, Shard],
-        store: Store,
-        log: Logbook,
-        life: str,
-        tasks: Tasks,
-        cost: CostModel,
-        engaged: Engaged,
-        host: Host,
-    ) -> None:
-        self._spec, self._shards, self._store, self._log, self._life = spec, shards, store, log, life
-        self._tasks, self._cost, self._engaged, self._host = tasks, cost, engaged, host
+    def __init__(self, life: Life, engaged: Engaged, host: Host) -> None:
+        self._life, self._engaged, self._host = life, engaged, host
         self._made: dict[str, Withdrawn] = {}
         self._taken: dict[str, Guests] = {}
         self._were_lent: set[Place] = set()
@@ -163,7 +147,7 @@ class LoanDesk:
         for request in reply.lend:
             if request.loan_id not in self._made:
                 self._made[request.loan_id] = Withdrawn()
-                self._tasks.spawn(self._make(request))
+                self._life.tasks.spawn(self._make(request))
         asked = {request.loan_id for request in reply.lend}
         for loan_id, made in self._made.items():
             if made.lent is not None and made.lent.items and loan_id not in asked:
@@ -172,7 +156,7 @@ class LoanDesk:
             back = self._made.get(loan_id)
             if back is not None and not back.resuming:
                 back.resuming = True
-                self._tasks.spawn(self._resume(loan_id, back))
+                self._life.tasks.spawn(self._resume(loan_id, back))
         for loan in reply.borrow:
             self._take(loan)
         named = {loan.loan_id for loan in reply.borrow}
@@ -197,26 +181,25 @@ class LoanDesk:
             made.items = tuple(item_id for _, item_id in chosen)
             made.items = tuple(await self._host.withdraw(shard_id, made.items))
         if made.items:
-            await self._log.flush()
-            await asyncio.to_thread(
-                self._store.release_attempts, shard_id, made.items, self._life, self._log.next_seq()
-            )
+            await self._life.log.release_attempts(shard_id, made.items)
         made.lent = Lent(request.loan_id, shard_id, made.items)
-        self._tasks.wake.set()
+        self._life.tasks.wake.set()
 
     async def _resume(self, loan_id: str, made: Withdrawn) -> None:
         if made.lent is not None and made.items:
             shard_id, items = made.lent.shard_id, frozenset(made.items)
             run = self._host.held(shard_id)
-            journal = await asyncio.to_thread(self._store.read_journal, shard_id)
-            run.attempts = await asyncio.to_thread(lambda: self._store.attempts(shard_id, self._store.deaths()))
+            journal = await asyncio.to_thread(self._life.store.read_journal, shard_id)
+            run.attempts = await asyncio.to_thread(
+                lambda: self._life.store.attempts(shard_id, self._life.store.deaths())
+            )
             for sample in journal:
                 if sample.item_id in items:
                     run.note(sample)
             made.items = ()
             await self._host.readmit(run, items)
         del self._made[loan_id]
-        self._tasks.wake.set()
+        self._life.tasks.wake.set()
 
     # --- the borrower --------------------------------------------------------------------------------------------
 
@@ -225,7 +208,7 @@ class LoanDesk:
         if taken is None:
             taken = self._taken[loan.loan_id] = Guests(loan, dropped=loan.dropped, returned=loan.dropped)
             if not loan.dropped:
-                self._tasks.spawn(self._serve(taken))
+                self._life.tasks.spawn(self._serve(taken))
         elif loan.dropped and not taken.dropped:
             taken.dropped = True
             self._engaged.interrupt(taken.places)
@@ -239,28 +222,27 @@ class LoanDesk:
         await taken.admitted.wait()
         ids = [item.item_id for item in run.items]
         if not taken.dropped:
-            await asyncio.to_thread(self._store.record_attempts, run.shard_id, ids, self._life, self._log.next_seq())
+            await self._life.log.record_attempts(run.shard_id, ids)
             if not taken.dropped:
-                taken.asking = [self._tasks.spawn(self._host.draw(run, item)) for item in run.items]
+                taken.asking = [self._life.tasks.spawn(self._host.draw(run, item)) for item in run.items]
             if taken.asking:
                 await asyncio.wait(taken.asking)
             if any(not task.cancelled() and task.exception() is not None for task in taken.asking):
                 return  # this life is ending: whatever was in flight in it counts as attempted
             await self._engaged.gone(taken.places)
-            await self._log.flush()
-            await asyncio.to_thread(self._store.release_attempts, run.shard_id, ids, self._life, self._log.next_seq())
+            await self._life.log.release_attempts(run.shard_id, ids)
         taken.returned = True
-        self._tasks.wake.set()
+        self._life.tasks.wake.set()
         await self._host.leave(len(run.items))
 
     def _read(self, loan: Loan) -> ShardRun:
         wanted = set(loan.items)
         rows = [
             row
-            for row in read_shard(self._spec.dataset, self._shards[loan.shard_id])
+            for row in read_shard(self._life.spec.dataset, self._life.shards[loan.shard_id])
             if isinstance(row, Item) and row.item_id in wanted
         ]
-        journal = [sample for sample in self._store.read_journal(loan.shard_id) if sample.item_id in wanted]
+        journal = [sample for sample in self._life.store.read_journal(loan.shard_id) if sample.item_id in wanted]
         lease = ShardLease(loan.shard_id, loan.generation, loan.min_value)
         # Nobody lends a question that is suspected, so there are no attempts to count.
-        return ShardRun.open(lease, rows, journal, {}, self._spec.cluster.max_attempts, self._cost)
+        return ShardRun.open(lease, rows, journal, {}, self._life.spec.cluster.max_attempts, self._life.cost)

@@ -1,4 +1,4 @@
-"""Buffers samples on their way to the journal and writes them in few, durable files.
+"""Buffers samples on their way to the journal and writes them in few, durable files; attempts beside them.
 
 A sample counts as paid once its file is written. Writes happen in a thread, one at a time; a failed write is kept and
 raised to the worker, which must not go on: a sample that is not in the journal would be drawn again.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 
 from pipeline.records import Sample
 from pipeline.store import Store
@@ -36,13 +37,24 @@ class Logbook:
                 samples = self._buffer[shard_id]
                 count = len(samples)
                 if count:
-                    await asyncio.to_thread(self._store.journal, shard_id, samples[:count], self._life, self.next_seq())
+                    await asyncio.to_thread(
+                        self._store.journal, shard_id, samples[:count], self._life, self._next_seq()
+                    )
                 # More may have been added to the same list while the thread was writing.
                 del samples[:count]
                 if not samples:
                     del self._buffer[shard_id]
 
-    def next_seq(self) -> int:
+    async def record_attempts(self, shard_id: int, item_ids: Sequence[str]) -> None:
+        """Make it durable that these questions are about to be in flight in this life."""
+        await asyncio.to_thread(self._store.record_attempts, shard_id, item_ids, self._life, self._next_seq())
+
+    async def release_attempts(self, shard_id: int, item_ids: Sequence[str]) -> None:
+        """Make durable what these questions were paid, and that they are in flight here no more."""
+        await self.flush()
+        await asyncio.to_thread(self._store.release_attempts, shard_id, item_ids, self._life, self._next_seq())
+
+    def _next_seq(self) -> int:
         """The next file number of this life."""
         self._seq += 1
         return self._seq

@@ -19,19 +19,15 @@ from dataclasses import dataclass
 
 from actors.assembly import make_strategy
 from actors.audit import Audit, is_audited, judged, run_audit
-from actors.engines.base import Engine
 from actors.judge import Judge
+from actors.life import Life
 from actors.loans import Engaged, Guests, LoanDesk, Place
-from actors.logbook import Logbook
 from actors.session import QuestionSession, Terms
 from actors.shard_run import Admission, ShardRun
-from actors.tasks import Tasks
 from budgets.messages import Reply, ShardLease, ShardState
 from pipeline.errors import BudgetDenied, EngineError, RequestRejected, StoreError
-from pipeline.records import Item, Sample, Shard, StopReason
+from pipeline.records import Item, Sample, StopReason
 from pipeline.source import read_shard
-from pipeline.spec import JobSpec
-from pipeline.store import Store
 from strategies.base import Auditable, Solution
 
 
@@ -46,22 +42,9 @@ class _Asked:
 class Questions:
     """The shards a worker holds and the coroutines that answer their questions."""
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        shards: dict[int, Shard],
-        engine: Engine,
-        store: Store,
-        judge: Judge,
-        log: Logbook,
-        life: str,
-        tasks: Tasks,
-        terms: Terms,
-        engaged: Engaged,
-    ) -> None:
-        self._spec, self._shards, self._engine, self._store, self._judge = spec, shards, engine, store, judge
-        self._log, self._life, self._tasks, self._terms = log, life, tasks, terms
-        self._strategy = make_strategy(spec.strategy)
+    def __init__(self, life: Life, judge: Judge, terms: Terms, engaged: Engaged) -> None:
+        self._life, self._spec, self._judge, self._terms = life, life.spec, judge, terms
+        self._strategy = make_strategy(life.spec.strategy)
         self._runs: dict[int, ShardRun] = {}
         self._fresh: deque[Admission] = deque()
         self._suspects: deque[Admission] = deque()
@@ -70,7 +53,7 @@ class Questions:
         self._active = 0
         self._exclusive = False
         self._started = time.monotonic()
-        self.loans = LoanDesk(spec, shards, store, log, life, tasks, terms.cost, engaged, self)
+        self.loans = LoanDesk(life, engaged, self)
 
     @property
     def empty(self) -> bool:
@@ -103,11 +86,11 @@ class Questions:
         for lease in reply.open_shards:
             held = self._runs.get(lease.shard_id)
             if held is None or (held.committed and held.generation < lease.generation):
-                items = self._shards[lease.shard_id].items
+                items = self._life.shards[lease.shard_id].items
                 self._runs[lease.shard_id] = ShardRun(
-                    lease.shard_id, lease.generation, lease.min_value, (), {}, {}, self._terms.cost, total=items
+                    lease.shard_id, lease.generation, lease.min_value, (), {}, {}, self._life.cost, total=items
                 )
-                self._tasks.spawn(self._open(lease))
+                self._life.tasks.spawn(self._open(lease))
         self.loans.apply(reply)
 
     # --- loans: see ``actors.loans.Host`` ------------------------------------------------------------------------
@@ -117,7 +100,7 @@ class Questions:
         if self._exclusive or self._fresh or self._suspects or self._guests:
             return 0
         here = sum(run.open_count for run in self._runs.values()) - self.loans.away + self.loans.hosted
-        return max(0, self._engine.capacity - here)
+        return max(0, self._life.engine.capacity - here)
 
     def may_lend(self, place: Place) -> bool:
         """See ``Host``."""
@@ -182,18 +165,18 @@ class Questions:
     # --- shards --------------------------------------------------------------------------------------------------
 
     async def _open(self, lease: ShardLease) -> None:
-        shard = self._shards[lease.shard_id]
+        shard = self._life.shards[lease.shard_id]
         limit = self._spec.cluster.max_attempts
 
         def read() -> ShardRun:
             return ShardRun.open(
                 lease,
                 read_shard(self._spec.dataset, shard),
-                self._store.read_journal(lease.shard_id),
-                self._store.attempts(lease.shard_id, self._store.deaths()),
+                self._life.store.read_journal(lease.shard_id),
+                self._life.store.attempts(lease.shard_id, self._life.store.deaths()),
                 limit,
-                self._terms.cost,
-                self._store.rule_of(self._spec.strategy.model_dump(mode="json")),
+                self._life.cost,
+                self._life.store.rule_of(self._spec.strategy.model_dump(mode="json")),
             )
 
         run = await asyncio.to_thread(read)
@@ -216,18 +199,16 @@ class Questions:
         self._active += len(group.items)
         ids = [item.item_id for item in group.items]
         # Durable before dispatch: whatever these questions do to this process, their next holder will know.
-        await asyncio.to_thread(self._store.record_attempts, run.shard_id, ids, self._life, self._log.next_seq())
-        questions = [self._tasks.spawn(self._question(run, item)) for item in group.items]
+        await self._life.log.record_attempts(run.shard_id, ids)
+        questions = [self._life.tasks.spawn(self._question(run, item)) for item in group.items]
         for item, task in zip(group.items, questions, strict=True):
             self._asking[(run.shard_id, item.item_id)] = task
         if group.exclusive:
-            self._tasks.spawn(self._release(group, questions))
+            self._life.tasks.spawn(self._release(group, questions))
 
     async def _release(self, group: Admission, questions: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(questions)
-        ids = [item.item_id for item in group.items]
-        await self._log.flush()
-        await asyncio.to_thread(self._store.release_attempts, group.shard_id, ids, self._life, self._log.next_seq())
+        await self._life.log.release_attempts(group.shard_id, [item.item_id for item in group.items])
         self._exclusive = False
         await self._admit()
 
@@ -274,7 +255,7 @@ class Questions:
         """A question's session over what is paid already. Raises RequestRejected where the engine cannot take it."""
         journal = run.journal.setdefault(item.item_id, {})
         attempt = run.attempts.get(item.item_id, 0)
-        prompt = self._engine.prepare(item)
+        prompt = self._life.engine.prepare(item)
         most = self._strategy.maximum
         return QuestionSession(item, prompt, run.shard_id, self._terms, journal, run.min_value, attempt, most)
 
@@ -282,18 +263,18 @@ class Questions:
         if run.open_count or run.committed or run.committing:
             return
         run.committing = True
-        await self._log.flush()
+        await self._life.log.flush()
         samples = [sample for paid in run.samples.values() for sample in paid]
         await asyncio.to_thread(
-            self._store.commit,
+            self._life.store.commit,
             run.shard_id,
             run.generation,
             list(run.answers.values()),
             samples,
             run.decisions,
             list(run.dead.values()),
-            self._life,
+            self._life.name,
             run.rule,
         )
         run.committed = True
-        self._tasks.wake.set()
+        self._life.tasks.wake.set()

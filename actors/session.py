@@ -121,15 +121,13 @@ class QuestionSession:
 
     async def finish(self) -> None:
         """The question has its outcome: withdraw what was asked for ahead of need, cut what runs, wait for its cost."""
-        running = [ask for ask in self._ahead.values() if ask.request_id and not ask.paid.done()]
-        for ask in self._ahead.values():
-            if ask.request_id:
-                if not ask.paid.done():
-                    self.terms.cancel(ask.request_id)
-            else:
+        ahead, self._ahead = list(self._ahead.values()), {}
+        for ask in ahead:
+            if not ask.request_id:
                 ask.paid.cancel()
-        self._ahead.clear()
-        await asyncio.gather(*(ask.paid for ask in running), return_exceptions=True)
+            elif not ask.paid.done():
+                self.terms.cancel(ask.request_id)
+        await asyncio.gather(*(ask.paid for ask in ahead if ask.request_id), return_exceptions=True)
 
     def cancel(self) -> None:
         """Abort what is in flight; asks still waiting at the desk are withdrawn by the awaiting call."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 from actors.dispatch import Dispatch
 from actors.engines.base import Engine
 from actors.judge import Judge
+from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
 from actors.questions import Questions
 from actors.session import Terms
@@ -49,10 +51,10 @@ class Station:
         life: str,
         cost: CostModel = TOKENS,
     ) -> None:
-        self._engine, self._life = engine, life
         self._tasks = Tasks()
         self._log = Logbook(store, life)
-        self._dispatch = Dispatch(spec, cost, engine, self._log, life, self._tasks, self._landed)
+        self._life = Life(life, spec, cost, shards, engine, store, self._log, self._tasks)
+        self._dispatch = Dispatch(self._life, self._landed)
         worst = cost.worst(0, spec.sampling.max_tokens)
         terms = Terms(
             spec,
@@ -62,9 +64,7 @@ class Station:
             lambda: self._dispatch.costs.mean(worst),
             self._dispatch.ahead,
         )
-        self._questions = Questions(
-            spec, shards, engine, store, judge, self._log, life, self._tasks, terms, self._dispatch
-        )
+        self._questions = Questions(self._life, judge, terms, self._dispatch)
         self._seq = 0
         self._stopping = False
 
@@ -98,28 +98,15 @@ class Station:
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._tasks.wake.clear()
         await asyncio.sleep(SYNC_MIN_SECONDS)
-        if starved and (reply.grants or reply.open_shards or len(self._dispatch.desk)):
+        if starved and (reply.grants or reply.open_shards or len(self._dispatch.till.desk)):
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._tasks.wake.wait(), SYNC_SECONDS - SYNC_MIN_SECONDS)
 
     def _report(self) -> WorkerReport:
         self._seq += 1
-        waiting = self._dispatch.waiting()
-        self._dispatch.give_back(waiting.largest)
-        wallet = self._dispatch.wallet
-        return WorkerReport(
-            worker=self._life,
-            seq=self._seq,
-            acked_grants=wallet.held_grants,
-            settlements=wallet.settlements,
-            spent=wallet.spent,
-            free=wallet.free,
-            demand=waiting.demand,
-            smallest_worst=self._dispatch.desk.smallest_worst,
-            worst=waiting.largest,
-            inflight=self._dispatch.inflight,
-            capacity=self._dispatch.idle_slots,
+        return dataclasses.replace(
+            self._dispatch.till.report(self._life.name, self._seq, self._dispatch.inflight, self._dispatch.idle_slots),
             shards=self._questions.states(),
             wants_shards=self._wanted(),
             samples=self._dispatch.costs.count,
@@ -130,14 +117,14 @@ class Station:
         )
 
     def _wanted(self) -> int:
-        first = sum(1 for ask in self._dispatch.desk if ask.bid == float("inf"))
-        if self._stopping or first >= _READY_FILLS * self._engine.capacity:
+        ready = self._dispatch.till.desk.minimums >= _READY_FILLS * self._life.engine.capacity
+        if self._stopping or ready:
             return 0
         return self._questions.wanted() * (_CLOSING_SHARDS if self._dispatch.expired else 1)
 
     def _borrows(self) -> int:
         """Slots that stand idle though money is there: nothing waits at the desk, nothing is about to."""
-        if self._stopping or self._dispatch.expired or len(self._dispatch.desk):
+        if self._stopping or self._dispatch.expired or len(self._dispatch.till.desk):
             return 0
         return min(self._dispatch.idle_slots, self._questions.room())
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from actors.desk import Desk
 from actors.station import SYNC_MIN_SECONDS, SYNC_SECONDS
+from actors.till import Till
 from actors.virtual_session import Terms, VirtualAsk, VirtualSession
 from actors.virtual_shard import Closed, VirtualShard, VirtualStore
 from budgets.market import Market
 from budgets.messages import MarketStatus, Reply, WorkerReport
 from budgets.value import ExpectedTokens
-from budgets.wallet import Wallet
 from pipeline.errors import BudgetDenied, PonderError, StrategyError
 from pipeline.recording import Recording, Span
 from strategies.base import Solution, Strategy
@@ -100,8 +99,7 @@ class VirtualWorker:
 
     def __init__(self, job: VirtualJob, store: VirtualStore, life: str) -> None:
         self._job, self._store, self._life = job, store, life
-        self._desk: Desk[VirtualAsk] = Desk()
-        self._wallet = Wallet()
+        self._till = Till[VirtualAsk]()
         self._costs = ExpectedTokens()
         self._terms = Terms(job.cost, job.worst, job.seed, self._costs, self._submit, self._ready_again)
         self._shards: dict[int, VirtualShard] = {}
@@ -111,7 +109,6 @@ class VirtualWorker:
         self._ready: deque[VirtualSession] = deque()
         self._now = self._synced = 0.0
         self._started = self._seq = self._applied = 0
-        self._price = 0.0
         self._wake = False
 
     @property
@@ -125,7 +122,7 @@ class VirtualWorker:
         self._apply(reply)
         self._pump()
         self._synced = self._now
-        starved = self._idle > 0 and bool(reply.grants or reply.open_shards or len(self._desk))
+        starved = self._idle > 0 and bool(reply.grants or reply.open_shards or len(self._till.desk))
         self._wake = self._wake or starved
         return reply.done and not self._shards
 
@@ -145,7 +142,7 @@ class VirtualWorker:
 
     def _land(self, ask: VirtualAsk) -> None:
         used = self._job.cost(ask.tokens or 0)
-        self._wallet.settle(ask.worst, used)
+        self._till.wallet.settle(ask.worst, used)
         self._costs.add(used)
         ask.land(used)
         self._solve()
@@ -154,11 +151,10 @@ class VirtualWorker:
     def _pump(self) -> None:
         """Start the best bids, at the price or above it, while slots and money last."""
         while len(self._running) < self._job.slots:
-            ask = self._desk.take(self._wallet.free, self._price)
+            ask = self._till.start()
             if ask is None:
-                self._wake = self._wake or len(self._desk) > 0
+                self._wake = self._wake or len(self._till.desk) > 0
                 return
-            self._wallet.reserve(ask.worst)
             tokens = ask.tokens
             lasts = (_UNKNOWN_TOKENS if tokens is None else max(1, tokens)) / TOKENS_PER_SECOND
             self._started += 1
@@ -166,22 +162,8 @@ class VirtualWorker:
 
     def _report(self) -> WorkerReport:
         self._seq += 1
-        worst = self._desk.largest_worst
-        # What idles in a wallet is missing elsewhere: keep what the free slots can start, nothing when stuck.
-        stuck = not self._running and not self._desk.startable(self._wallet.free, self._price)
-        self._wallet.take_settlements(0 if stuck else worst * self._idle)
-        return WorkerReport(
-            worker=self._life,
-            seq=self._seq,
-            acked_grants=self._wallet.held_grants,
-            settlements=self._wallet.settlements,
-            spent=self._wallet.spent,
-            free=self._wallet.free,
-            demand=self._desk.demand(),
-            smallest_worst=self._desk.smallest_worst,
-            worst=worst,
-            inflight=len(self._running),
-            capacity=self._idle,
+        return replace(
+            self._till.report(self._life, self._seq, len(self._running), self._idle),
             shards=tuple(shard.state() for shard in self._shards.values()),
             wants_shards=self._wanted(),
             samples=self._costs.count,
@@ -190,15 +172,13 @@ class VirtualWorker:
     def _wanted(self) -> int:
         """A shard is opened while fewer first samples wait than the engine runs at once, and there is room for it."""
         room = self._job.open_questions - sum(shard.open for shard in self._shards.values())
-        return int(self._desk.minimums < self._job.slots and (room >= self._largest_shard or not self._shards))
+        return int(self._till.desk.minimums < self._job.slots and (room >= self._largest_shard or not self._shards))
 
     def _apply(self, reply: Reply) -> None:
         if reply.seq <= self._applied:
             return
         self._applied = reply.seq
-        self._wallet.acknowledge(reply.acked_settlements)
-        for grant in reply.grants:
-            self._wallet.add(grant)
+        self._till.apply(reply)
         for shard_id in reply.acked_commits:
             if shard_id in self._shards and self._shards[shard_id].committed:
                 del self._shards[shard_id]
@@ -208,11 +188,6 @@ class VirtualWorker:
                 columns = self._job.recording.read(self._job.spans[lease.shard_id])
                 order = columns.draw_order(self._job.seed, self._job.repeat)
                 self._open(VirtualShard(lease, columns, order, self._store))
-        self._price = reply.price
-        if reply.dry:
-            self._desk.deny_all()
-        elif reply.deny_below > 0:
-            self._desk.deny_below(reply.deny_below)
         self._solve()
 
     def _open(self, shard: VirtualShard) -> None:
@@ -241,7 +216,7 @@ class VirtualWorker:
         self._wake = True
 
     def _submit(self, ask: VirtualAsk) -> None:
-        self._desk.add(ask)
+        self._till.desk.add(ask)
 
     def _ready_again(self, session: VirtualSession) -> None:
         self._ready.append(session)

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 
 from actors.desk import Ask
-from actors.session import QuestionSession, Terms
+from actors.session import QuestionSession, Terms, prompt_key
 from budgets.cost import TOKENS
 from pipeline.errors import BudgetDenied
 from pipeline.records import Sample
@@ -128,17 +128,8 @@ async def test_the_end_of_a_question_cuts_what_runs_and_withdraws_what_waits():
 
 async def test_a_cut_sample_has_no_place_in_the_vote_when_the_question_is_asked_again():
     worker = Worker(spare=0)
+    key = prompt_key(SPEC, PROMPT, SPEC.sampling.temperature)
     for index, reason in enumerate(["stop", "interrupted", "stop"]):
-        ask = worker.session()._ask("key", index, SPEC.sampling.temperature, 1.0)
-        worker.pay(ask, finish_reason=reason)
-    session = worker.session()
-    keyed = {(k, i): s for (k, i), s in worker.journal.items()}
-    session.journal = {(session_key(session), i): s for (_, i), s in keyed.items()}
-    drawn = await session.sample(2, value=1.0)
+        worker.journal[(key, index)] = make_sample(index=index, prompt_key=key, finish_reason=reason)
+    drawn = await worker.session().sample(2, value=1.0)
     assert [s.sample_index for s in drawn] == [0, 2]
-
-
-def session_key(session: QuestionSession) -> str:
-    from actors.session import prompt_key
-
-    return prompt_key(SPEC, session.prompt, SPEC.sampling.temperature)

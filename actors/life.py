@@ -1,0 +1,28 @@
+"""What the rooms of one worker life share: the job, what it works with, and the tasks that end with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.engines.base import Engine
+from actors.logbook import Logbook
+from actors.tasks import Tasks
+from budgets.cost import CostModel
+from pipeline.records import Shard
+from pipeline.spec import JobSpec
+from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Life:
+    """One worker life. ``name`` is what journals, grants and attempts are filed under."""
+
+    name: str
+    spec: JobSpec
+    cost: CostModel
+    shards: Mapping[int, Shard]
+    engine: Engine
+    store: Store
+    log: Logbook
+    tasks: Tasks
