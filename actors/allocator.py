@@ -46,8 +46,8 @@ class AllocatorActor:
         return self._market.sync(report)
 
     def worker_lost(self, life: str) -> None:
-        """A life ended without settling: what journal and commits prove is spent, the rest returns."""
-        proven = spent_by_life(self._store, self._store.commits(), self._cost)
+        """A life ended without settling: what the journal proves is spent, the rest returns."""
+        proven = spent_by_life(self._store, self._cost)
         self._market.worker_lost(life, proven.get(life, 0))
         self._slots.pop(life, None)
 

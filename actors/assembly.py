@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgets.evidence import Evidence
 from budgets.stopping import make_rule
-from pipeline.spec import GreedySpec, SelfConsistencySpec
+from pipeline.strategy_spec import GreedySpec, SelfConsistencySpec
 from strategies.base import Strategy
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency

@@ -11,13 +11,15 @@ import dataclasses
 import hashlib
 import math
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.judge import Judge, Judgement
 from budgets.curve import HIGHEST
+from budgets.experience import Experience
 from pipeline.errors import BudgetDenied
-from pipeline.records import Item, Sample
-from strategies.base import Session, Solution, Strategy
+from pipeline.records import Item, Sample, Verdict
+from strategies.base import PLAIN, Draw, Session, Solution, Strategy
 
 # After every guaranteed minimum, so that a tight budget starves no question, and before everything else: a sample
 # of a random few is only unbiased where the few are paid whatever they look like.
@@ -78,19 +80,40 @@ class _AuditSession:
     def rng(self) -> random.Random:
         return self._session.rng
 
-    @property
-    def expected_tokens(self) -> float:
-        return self._session.expected_tokens
+    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
+        return self._session.expected_tokens(draw, check=check)
 
-    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
-        bid = value if value == math.inf else AUDIT_BID
+    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
+        return await self.sample_each([draw] * n, value=value)
+
+    async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
         try:
-            drawn = await self._session.sample(n, value=bid, temperature=temperature)
+            drawn = await self._session.sample_each(draws, value=_bid(value))
         except BudgetDenied:
             self.refused = True
             raise
         self.samples += len(drawn)
         return drawn
 
+    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+        try:
+            return await self._session.verify(samples, verifier, value=_bid(value))
+        except BudgetDenied:
+            self.refused = True
+            raise
+
+    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        return await self._session.embed(texts)
+
+    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
+        return await self._session.decide(name, choose)
+
+    def learn(self, name: str, option: str, reward: float, cost: float) -> None:
+        """Nothing: the question has taught what it had to when it stopped."""
+
     def cancel(self) -> None:
         self._session.cancel()
+
+
+def _bid(value: float) -> float:
+    return value if value == math.inf else AUDIT_BID

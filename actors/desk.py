@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
@@ -20,7 +20,8 @@ from typing_extensions import TypeVar
 from actors.engines.base import Prompt
 from budgets.curve import DemandCurve, Pairs
 from pipeline.errors import BudgetDenied
-from pipeline.records import Item, Sample
+from pipeline.records import Item, Sample, Verdict
+from strategies.base import Draw
 
 
 class Told(Protocol):
@@ -51,6 +52,7 @@ class Wanted(Protocol):
 @dataclass(slots=True)
 class Ask:
     """One wanted sample. ``worst`` is what a grant must reserve for it, in units; ``paid`` resolves to the sample.
+    ``draw`` is how it is asked for, its temperature resolved.
 
     ``ahead``: drawn before its question needs it, to fill an idle slot. ``interrupted``: the run cuts it, whatever its
     strategy wants.
@@ -63,11 +65,30 @@ class Ask:
     sample_index: int
     prompt: Prompt
     prompt_key: str
-    temperature: float
+    draw: Draw
     attempt: int
     paid: asyncio.Future[Sample]
     request_id: str = ""
     ahead: bool = False
+    interrupted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Check:
+    """One wanted check that costs tokens. ``run`` makes and journals it; ``paid`` resolves to its verdicts.
+
+    ``worst`` is what a grant must reserve for all its samples, in units.
+    """
+
+    bid: float
+    worst: int
+    item: Item
+    shard_id: int
+    run: Callable[[], Awaitable[list[Verdict]]]
+    paid: asyncio.Future[list[Verdict]]
+    request_id: str = ""
+    ahead: bool = False
+    """Never: a check is asked for when its question needs it."""
     interrupted: bool = False
 
 
@@ -126,10 +147,11 @@ class Desk(Generic[W]):
             return True
         return any(ask.bid >= price and ask.worst <= free and not ask.paid.done() for ask in self)
 
-    def take(self, free: int, price: float) -> W | None:
+    def take(self, free: int, price: float, ready: Callable[[W], bool] = lambda ask: True) -> W | None:
         """Remove and return the best ask that bids at least ``price`` and whose worst case fits ``free`` tokens.
 
-        One that does not fit does not block the next: its question waits for a larger grant.
+        One that does not fit does not block the next: its question waits for a larger grant. Nor does one that is not
+        ``ready``: what it would run on has no room.
         """
         passed: list[tuple[float, int, W]] = []
         found = None
@@ -141,7 +163,7 @@ class Desk(Generic[W]):
             elif ask.bid < price:
                 passed.append(entry)
                 break
-            elif ask.worst > free:
+            elif ask.worst > free or not ready(ask):
                 passed.append(entry)
             else:
                 self._forget(ask)

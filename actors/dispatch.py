@@ -2,7 +2,8 @@
 
 Plain asyncio: no Ray. Invariants:
 
-- a sample is dispatched only after its worst case was reserved in the wallet, and only the best bid is dispatched
+- a sample, or a check that costs, is dispatched only after its worst case was reserved in the wallet, and only the
+  best bid is dispatched
 - a sample reaches the journal whether or not its question still wants it
 - from the deadline on nothing starts, and what runs is cut
 
@@ -16,14 +17,14 @@ import math
 import time
 from collections.abc import Callable, Collection
 
-from actors.desk import Ask
+from actors.desk import Ask, Check
 from actors.engines.base import Completion, Request
 from actors.life import Life
 from actors.till import Till
 from budgets.messages import Reply
 from budgets.value import ExpectedTokens
 from pipeline.errors import BudgetDenied, RequestRejected
-from pipeline.records import Sample
+from pipeline.records import CUT, Sample
 from verifiers.canonical import canonical_for
 from verifiers.extract import make_extractor
 
@@ -40,14 +41,20 @@ class Dispatch:
         self._life, self._engine, self._landed = life, life.engine, landed
         self._extract = make_extractor(life.spec.answer)
         self._canonical = canonical_for(life.spec.answer)
-        self._running: dict[str, Ask] = {}
-        self._generating: set[asyncio.Task[None]] = set()
+        self._running: dict[str, Ask | Check] = {}
+        self._generating: dict[asyncio.Task[None], str] = {}
+        self._started = 0
         self._halted = False
         self._hurry = False
         self.expired = False
-        self.till = Till[Ask]()
+        self.till = Till[Ask | Check]()
         self.costs = ExpectedTokens()
         """Units a sample of this worker cost so far."""
+
+    def prior(self, model: str) -> float:
+        """Units a sample is expected to cost, by what this worker's samples of that model cost so far."""
+        worst = self._life.cost.worst(0, self._life.spec.sampling.max_tokens)
+        return self.costs.mean(worst)
 
     @property
     def inflight(self) -> int:
@@ -59,8 +66,8 @@ class Dispatch:
         """Samples the engine could start now."""
         return max(0, self._engine.capacity - len(self._running))
 
-    def submit(self, ask: Ask) -> None:
-        """Put a wanted sample on the desk."""
+    def submit(self, ask: Ask | Check) -> None:
+        """Put a wanted sample, or a check that costs, on the desk."""
         if self.expired:
             ask.paid.set_exception(BudgetDenied(math.inf))
             return
@@ -97,11 +104,17 @@ class Dispatch:
                 if self.till.desk:
                     self._life.tasks.wake.set()
                 return
-            ask.request_id = f"{self._life.name}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
+            self._started += 1
+            if isinstance(ask, Check):
+                ask.request_id = f"{self._life.name}/check/{self._started}"
+                work = self._check(ask)
+            else:
+                ask.request_id = f"{self._life.name}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
+                work = self._generate(ask)
             self._running[ask.request_id] = ask
-            generating = self._life.tasks.spawn(self._generate(ask))
-            self._generating.add(generating)
-            generating.add_done_callback(self._generating.discard)
+            generating = self._life.tasks.spawn(work)
+            self._generating[generating] = ask.request_id
+            generating.add_done_callback(self._generating.pop)
 
     def halt(self) -> None:
         """Start nothing more; what is cut from now on was interrupted, not cut by a strategy."""
@@ -125,7 +138,7 @@ class Dispatch:
         for request_id, ask in self._running.items():
             if _place(ask) in places:
                 ask.interrupted = True
-                self._engine.cancel(request_id)
+                self._cut(request_id)
 
     async def gone(self, places: Collection[tuple[int, str]]) -> None:
         """Return when nothing runs for these questions."""
@@ -136,7 +149,7 @@ class Dispatch:
         """The life ends, however it does: abort what runs, as interrupted, and wait for what it cost."""
         self.halt()
         for request_id in list(self._running):
-            self._engine.cancel(request_id)
+            self._cut(request_id)
         if self._generating:
             await asyncio.wait(self._generating, timeout=_ABORT_SECONDS)
 
@@ -144,6 +157,14 @@ class Dispatch:
         self.expired = True
         self.till.desk.deny_all()
         for request_id in list(self._running):
+            self._cut(request_id)
+
+    def _cut(self, request_id: str) -> None:
+        if isinstance(self._running[request_id], Check):
+            for task, running in self._generating.items():
+                if running == request_id:
+                    task.cancel()
+        else:
             self._engine.cancel(request_id)
 
     def _warming(self) -> bool:
@@ -154,9 +175,24 @@ class Dispatch:
         """
         return self.costs.count == 0 and bool(self._running)
 
+    async def _check(self, ask: Check) -> None:
+        """Make a check that was paid for. Cut, nobody knows what it had cost: its worst is spent and journalled."""
+        used = ask.worst
+        try:
+            verdicts = await ask.run()
+            used = sum(map(self._life.cost.of_verdict, verdicts))
+            if not ask.paid.done():
+                ask.paid.set_result(verdicts)
+        finally:
+            self.till.wallet.settle(ask.worst, used)
+            del self._running[ask.request_id]
+            if not ask.paid.done():
+                ask.paid.set_exception(BudgetDenied(math.inf))
+            asyncio.get_running_loop().call_soon(self.pump)
+
     async def _generate(self, ask: Ask) -> None:
         began = time.monotonic()
-        request = Request(ask.request_id, ask.prompt, ask.temperature, ask.sample_index, ask.item.item_id)
+        request = _request(ask)
         try:
             completion = await self._engine.generate(request)
         except RequestRejected as error:
@@ -183,12 +219,14 @@ class Dispatch:
 
     def _sample(self, ask: Ask, completion: Completion, seconds: float) -> Sample:
         aborted = completion.finish_reason == "abort"
+        cut = completion.finish_reason in CUT
+        text = ask.draw.prefix + completion.text
         return Sample(
             item_id=ask.item.item_id,
             sample_index=ask.sample_index,
             prompt_key=ask.prompt_key,
-            text=completion.text,
-            answer=None if aborted else self._canonical(self._extract(completion.text)),
+            text=text,
+            answer=None if cut else self._canonical(self._extract(text)),
             prompt_tokens=completion.prompt_tokens,
             cached_prompt_tokens=completion.cached_prompt_tokens,
             completion_tokens=completion.completion_tokens,
@@ -198,6 +236,7 @@ class Dispatch:
             attempt=ask.attempt,
             seconds=seconds,
             writer=self._life.name,
+            model=ask.draw.model,
         )
 
     def _end(self, ask: Ask) -> str:
@@ -205,5 +244,21 @@ class Dispatch:
         return "interrupted" if self._halted or self.expired or ask.ahead or ask.interrupted else "abort"
 
 
-def _place(ask: Ask) -> tuple[int, str]:
+def _request(ask: Ask) -> Request:
+    draw = ask.draw
+    assert draw.temperature is not None, "a session resolves the temperature"
+    return Request(
+        request_id=ask.request_id,
+        prompt=ask.prompt,
+        temperature=draw.temperature,
+        sample_index=ask.sample_index,
+        item_id=ask.item.item_id,
+        top_p=draw.top_p,
+        min_p=draw.min_p,
+        max_tokens=draw.max_tokens,
+        cut_below=draw.cut_below,
+    )
+
+
+def _place(ask: Ask | Check) -> tuple[int, str]:
     return ask.shard_id, ask.item.item_id

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.errors import PonderError
+from pipeline.errors import PonderError, StrategyError
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
-from pipeline.verifier_kinds import by_answer, label_of
+from pipeline.verifier_kinds import by_answer, label_of, worst_tokens
 from verifiers.contract import MAX_ERROR, Checked, Closable, checked
 from verifiers.registry import Correctness, make_verifier
 
@@ -32,7 +32,8 @@ REMEMBERED = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``verdicts[i]`` are those of sample ``i``; ``correct`` is None where there is no reference."""
+    """``verdicts[i]`` are those of sample ``i``, in the order of the job's verifiers; one that was not asked of it is
+    left out. ``correct`` is None where there is no reference."""
 
     verdicts: tuple[tuple[Verdict, ...], ...]
     correct: bool | None
@@ -42,13 +43,19 @@ class Judge(Protocol):
     """Scores samples. Never raises for what a verifier does: that is an error verdict."""
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
-        """A finished question: all verdicts on all samples, and whether ``answer`` is correct. Forgets it then."""
+        """A finished question: verdicts on all samples, and whether ``answer`` is correct. Forgets it then.
+
+        Verifiers whose checks are free are asked whatever they have not said; of the others, what was said stands.
+        """
         ...
 
-    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
-        """All verdicts on these samples of an open question, one tuple a sample, in the order of the job's verifiers.
+    async def check(
+        self, item: Item, samples: Sequence[Sample], verifier: str, seen: Sequence[Sample] = ()
+    ) -> list[Verdict]:
+        """What one verifier says of these samples of an open question. Raises StrategyError for a name it has not.
 
-        What was said before is said again, at no cost; of samples that are checked as one, the first carries it.
+        What was said before, to us or to ``seen`` (samples with their verdicts), is said again at no cost; of samples
+        that are checked as one, the first carries it.
         """
         ...
 
@@ -58,11 +65,16 @@ Run = Callable[[Item, Sequence[Sample]], Awaitable[list[Verdict]]]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One verifier of a panel. ``run`` may raise PonderError, which becomes error verdicts."""
+    """One verifier of a panel. ``run`` may raise PonderError: error verdicts then. ``free``: costs no tokens."""
 
     name: str
     by_answer: bool
     run: Run
+    free: bool = True
+
+    def key(self, sample: Sample) -> Hashable:
+        """Samples of one question with one key are checked as one."""
+        return sample.answer if self.by_answer else (sample.answer, sample.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +92,31 @@ class Panel:
         self._columns, self._remembered = tuple(columns), remembered
         self._said: OrderedDict[Hashable, list[dict[Hashable, _Said]]] = OrderedDict()
 
-    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
-        """See ``Judge.verify``."""
-        if not samples or not self._columns:
-            return [() for _ in samples]
-        said = self._recall(item)
-        pairs = zip(self._columns, said, strict=True)
-        columns = await asyncio.gather(*(self._column(column, known, item, samples) for column, known in pairs))
-        return list(zip(*columns, strict=True))
-
-    def forget(self, item: Item) -> None:
-        """Drop what was said of a question."""
+    async def finish(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+        """The verdicts of ``Judge.judge``; the question is forgotten then."""
+        columns = await asyncio.gather(*(self._last_word(at, item, samples) for at in range(len(self._columns))))
         self._said.pop(_question(item), None)
+        rows = zip(*columns, strict=True) if columns else ((),) * len(samples)
+        return [tuple(one for one in row if one is not None) for row in rows]
+
+    async def check(
+        self, item: Item, samples: Sequence[Sample], verifier: str, seen: Sequence[Sample] = ()
+    ) -> list[Verdict]:
+        """See ``Judge.check``."""
+        at = next((at for at, column in enumerate(self._columns) if column.name == verifier), None)
+        if at is None:
+            raise StrategyError(f"the job has no verifier called {verifier!r}")
+        return await self._column(at, item, samples, seen) if samples else []
+
+    async def _last_word(self, at: int, item: Item, samples: Sequence[Sample]) -> list[Verdict | None]:
+        """What stands, and what a free verifier adds to it."""
+        column = self._columns[at]
+        found: list[Verdict | None] = [said_by(sample, column.name) for sample in samples]
+        asked = [sample for sample, verdict in zip(samples, found, strict=True) if verdict is None]
+        if not column.free or not asked:
+            return found
+        fresh = iter(await self._column(at, item, asked, samples))
+        return [verdict if verdict is not None else next(fresh) for verdict in found]
 
     def _recall(self, item: Item) -> list[dict[Hashable, _Said]]:
         question = _question(item)
@@ -101,10 +126,13 @@ class Panel:
             self._said.popitem(last=False)
         return said
 
-    async def _column(
-        self, column: Column, known: dict[Hashable, _Said], item: Item, samples: Sequence[Sample]
-    ) -> list[Verdict]:
-        keys = [sample.answer if column.by_answer else (sample.answer, sample.text) for sample in samples]
+    async def _column(self, at: int, item: Item, samples: Sequence[Sample], seen: Sequence[Sample]) -> list[Verdict]:
+        column, known = self._columns[at], self._recall(item)[at]
+        for sample in seen:
+            verdict = said_by(sample, column.name)
+            if verdict is not None and verdict.score is not None:
+                known.setdefault(column.key(sample), _Said(verdict, _name(sample)))
+        keys = [column.key(sample) for sample in samples]
         first = dict(zip(reversed(keys), reversed(samples), strict=True))
         asked = [key for key in dict.fromkeys(keys) if key not in known]
         fresh: dict[Hashable, _Said] = {}
@@ -125,7 +153,11 @@ class Bench:
         self.names = [label_of(one) for one in spec.verifiers]
         wanted = range(len(spec.verifiers)) if only is None else only
         self._verifiers: dict[int, Checked] = {
-            index: checked(make_verifier(spec.verifiers[index], spec.answer), check_seconds(spec, index))
+            index: checked(
+                make_verifier(spec.verifiers[index], spec.answer),
+                check_seconds(spec, index),
+                worst_tokens(spec.verifiers[index]),
+            )
             for index in wanted
         }
         self._correctness = Correctness(spec.answer)
@@ -189,13 +221,14 @@ class RuleJudge:
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
         """See ``Judge``."""
-        verdicts = await self._panel.verify(item, samples)
-        self._panel.forget(item)
+        verdicts = await self._panel.finish(item, samples)
         return Judgement(tuple(verdicts), await self._bench.correct(answer, item.reference))
 
-    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+    async def check(
+        self, item: Item, samples: Sequence[Sample], verifier: str, seen: Sequence[Sample] = ()
+    ) -> list[Verdict]:
         """See ``Judge``."""
-        return await self._panel.verify(item, samples)
+        return await self._panel.check(item, samples, verifier, seen)
 
     async def close(self) -> None:
         """End helper processes of the verifiers."""
@@ -214,7 +247,13 @@ def local_column(spec: JobSpec, index: int, bench: Bench) -> Column:
     async def run(item: Item, samples: Sequence[Sample]) -> list[Verdict]:
         return await bench.check(index, item, samples)
 
-    return Column(label_of(spec.verifiers[index]), by_answer(spec.verifiers[index]), run)
+    return column(spec, index, run)
+
+
+def column(spec: JobSpec, index: int, run: Run) -> Column:
+    """Verifier ``index`` as a column that ``run`` checks."""
+    section = spec.verifiers[index]
+    return Column(label_of(section), by_answer(section), run, free=not worst_tokens(section))
 
 
 async def _run(column: Column, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
@@ -228,6 +267,11 @@ def _billed(said: _Said, sample: Sample) -> Verdict:
     if said.verdict.tokens == 0 or said.payer == _name(sample):
         return said.verdict
     return dataclasses.replace(said.verdict, tokens=0)
+
+
+def said_by(sample: Sample, verifier: str) -> Verdict | None:
+    """What was said of a sample by the verifier of that name."""
+    return next((verdict for verdict in sample.verdicts if verdict.verifier == verifier), None)
 
 
 def _name(sample: Sample) -> tuple[str, int]:

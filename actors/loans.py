@@ -196,6 +196,7 @@ class LoanDesk:
             for sample in journal:
                 if sample.item_id in items:
                     run.note(sample)
+            run.decided.update(await asyncio.to_thread(self._life.store.decided, shard_id))
             made.items = ()
             await self._host.readmit(run, items)
         del self._made[loan_id]
@@ -245,4 +246,6 @@ class LoanDesk:
         journal = [sample for sample in self._life.store.read_journal(loan.shard_id) if sample.item_id in wanted]
         lease = ShardLease(loan.shard_id, loan.generation, loan.min_value)
         # Nobody lends a question that is suspected, so there are no attempts to count.
-        return ShardRun.open(lease, rows, journal, {}, self._life.spec.cluster.max_attempts, self._life.cost)
+        decided = self._life.store.decided(loan.shard_id)
+        attempts = self._life.spec.cluster.max_attempts
+        return ShardRun.open(lease, rows, journal, {}, attempts, self._life.cost, decided=decided)

@@ -12,6 +12,7 @@ Owns the open shards. Draws nothing itself: strategies ask through their session
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from actors.assembly import make_strategy
 from actors.audit import Audit, is_audited, judged, run_audit
+from actors.checks import not_bought
 from actors.judge import Judge
 from actors.life import Life
 from actors.loans import Engaged, Guests, LoanDesk, Place
@@ -28,6 +30,7 @@ from budgets.messages import Reply, ShardLease, ShardState
 from pipeline.errors import BudgetDenied, EngineError, RequestRejected, StoreError
 from pipeline.records import Item, Sample, StopReason
 from pipeline.source import read_shard
+from pipeline.verifier_kinds import label_of, worst_tokens
 from strategies.base import Auditable, Solution
 
 
@@ -45,6 +48,9 @@ class Questions:
     def __init__(self, life: Life, judge: Judge, terms: Terms, engaged: Engaged) -> None:
         self._life, self._spec, self._judge, self._terms = life, life.spec, judge, terms
         self._strategy = make_strategy(life.spec.strategy)
+        steering = life.spec.strategy.checks
+        labels = [label_of(one) for one in life.spec.verifiers if worst_tokens(one)]
+        self._bought = [label for label in labels if label not in steering]
         self._runs: dict[int, ShardRun] = {}
         self._fresh: deque[Admission] = deque()
         self._suspects: deque[Admission] = deque()
@@ -177,6 +183,7 @@ class Questions:
                 limit,
                 self._life.cost,
                 self._life.store.rule_of(self._spec.strategy.model_dump(mode="json")),
+                self._life.store.decided(lease.shard_id),
             )
 
         run = await asyncio.to_thread(read)
@@ -213,10 +220,10 @@ class Questions:
         await self._admit()
 
     async def _question(self, run: ShardRun, item: Item) -> None:
-        session: QuestionSession | None = None
+        session = self._session(run, item)
         try:
-            session = self._session(run, item)
             asked = await self._ask(run, item, session)
+            await self._scored(session)
             judgement = await self._judge.judge(item, session.drawn, asked.solution.answer)
             audit = await judged(asked.audit, item, self._judge, judgement)
             run.close(session, asked.solution, judgement, time.monotonic() - self._started, audit)
@@ -240,6 +247,18 @@ class Questions:
             await session.finish()
         return _Asked(solution, await self._audit(run, item, session, solution))
 
+    async def _scored(self, session: QuestionSession) -> None:
+        """Verdicts of verifiers that cost and that the strategy does not steer by: the job wants them of every sample.
+
+        A steering strategy buys those that can change its answer; buying the others afterwards would change nothing.
+        """
+        for verifier in self._bought:
+            drawn = [sample for sample in session.drawn if not sample.aborted]
+            try:
+                await session.verify(drawn, verifier, value=math.inf)
+            except BudgetDenied as denied:
+                session.mark(drawn, not_bought(verifier, denied))
+
     async def _audit(self, run: ShardRun, item: Item, session: QuestionSession, early: Solution) -> Audit | None:
         """The vote at the cap, where this question settled and is one of those the audit looks at."""
         chosen = is_audited(self._spec.seed, item.item_id, self._spec.budget.audit)
@@ -252,12 +271,12 @@ class Questions:
             await again.finish()
 
     def _session(self, run: ShardRun, item: Item) -> QuestionSession:
-        """A question's session over what is paid already. Raises RequestRejected where the engine cannot take it."""
+        """A question's session over what is paid already."""
         journal = run.journal.setdefault(item.item_id, {})
         attempt = run.attempts.get(item.item_id, 0)
-        prompt = self._life.engine.prepare(item)
+        decisions = run.decided.setdefault(item.item_id, {})
         most = self._strategy.maximum
-        return QuestionSession(item, prompt, run.shard_id, self._terms, journal, run.min_value, attempt, most)
+        return QuestionSession(item, run.shard_id, self._terms, journal, run.min_value, attempt, most, decisions)
 
     async def _commit_if_done(self, run: ShardRun) -> None:
         if run.open_count or run.committed or run.committing:

@@ -26,7 +26,7 @@ _COLUMNS = ["next_value", "samples", "tokens"]
 def restore_market(store: Store, budget: int, shards: list[Shard], cost: CostModel = TOKENS) -> Market:
     """A market that goes on where journal and commits leave off; ``budget`` in units of ``cost``. Raises StoreError."""
     run = Run(store, store.run_info(), store.commits())
-    spent = sum(spent_by_life(store, run.commits, cost).values())
+    spent = sum(spent_by_life(store, cost).values())
     committed = {}
     for shard_id, commit in run.commits.items():
         if commit.rule != run.info.rule:

@@ -9,30 +9,31 @@ running when the question ends are cut.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.checks import Checks, CheckTerms, with_verdict
 from actors.desk import Ask
-from actors.engines.base import Prompt
+from actors.judge import said_by
+from actors.ways import Prepare, Way, Ways
 from budgets.cost import CostModel
+from budgets.experience import Experience, Lesson, Subject, outcome
 from budgets.value import ExpectedTokens
-from pipeline.errors import BudgetDenied
-from pipeline.records import Item, Sample
+from pipeline.errors import BudgetDenied, EngineError
+from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
+from strategies.base import PLAIN, Draw
+
+Key = tuple[str, int]
+"""A sample of a question: prompt key and sample index."""
+Embed = Callable[[Sequence[str]], Awaitable[list[tuple[float, ...]]]]
 
 
-def prompt_key(spec: JobSpec, prompt: Prompt, temperature: float) -> str:
-    """Hash of everything that shapes a sample: the prompt as the model sees it, the model, and how it is sampled."""
-    asked = {
-        "prompt": prompt.text,
-        "model": [spec.model.name, spec.model.revision, spec.model.tokenizer, spec.model.dtype],
-        "sampling": spec.sampling.model_dump() | {"temperature": temperature},
-    }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+async def _no_embedder(texts: Sequence[str]) -> list[tuple[float, ...]]:
+    raise EngineError("this worker embeds no texts")
 
 
 @dataclass
@@ -43,9 +44,18 @@ class Terms:
     cost: CostModel
     submit: Callable[[Ask], None]
     cancel: Callable[[str], None]
-    prior_tokens: Callable[[], float]
+    prior_tokens: Callable[[str], float]
+    """Units a sample is expected to cost before the question has any of its own; by model."""
+    prepare: Prepare
+    checks: CheckTerms
+    writer: str = ""
     ahead: Callable[[], int] = lambda: 0
     """How many samples may be drawn before they are needed."""
+    experience: Callable[[], Experience] = dict
+    teach: Callable[[Mapping[Subject, Lesson]], None] = lambda lessons: None
+    decided: Callable[[int, str, str, str], None] = lambda shard_id, item_id, name, choice: None
+    """Make a decision durable, soon: shard id, item id, name, choice."""
+    embed: Embed = _no_embedder
 
 
 @dataclass
@@ -53,56 +63,67 @@ class QuestionSession:
     """The ``Session`` of one question. ``journal`` maps (prompt_key, sample_index) to samples already paid for."""
 
     item: Item
-    prompt: Prompt
     shard_id: int
     terms: Terms
-    journal: Mapping[tuple[str, int], Sample]
+    journal: Mapping[Key, Sample]
     min_value: float = 0.0
     attempt: int = 0
     most: int = 0
     """No sample past this many is drawn ahead."""
+    decisions: dict[str, str] = field(default_factory=dict)
+    """What was decided of this question before, by name."""
     drawn: list[Sample] = field(default_factory=list)
     price: float = 0.0
-    _cost: ExpectedTokens = field(default_factory=ExpectedTokens)
+    _costs: dict[str, ExpectedTokens] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
     _open: list[Ask] = field(default_factory=list)
-    _ahead: dict[tuple[str, int], Ask] = field(default_factory=dict)
+    _ahead: dict[Key, Ask] = field(default_factory=dict)
+    _lessons: dict[Subject, Lesson] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ways = Ways(self.terms.spec, self.item, self.terms.prepare)
+        self._checks = Checks(self.item, self.shard_id, self.terms.checks, self.terms.writer)
 
     @property
     def rng(self) -> random.Random:
         """Randomness that depends on the run's seed and the item alone."""
         return random.Random(f"{self.terms.spec.seed}/{self.item.item_id}")
 
-    @property
-    def expected_tokens(self) -> float:
-        """See ``budgets.value.ExpectedTokens``."""
-        return self._cost.mean(self.terms.prior_tokens())
+    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
+        """See ``budgets.value.ExpectedTokens``; samples of one model are taken to be alike."""
+        generating = self._cost_of(draw.model).mean(self.terms.prior_tokens(draw.model))
+        return generating if check is None else generating + self._checks.expected(check)
 
-    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
+    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
         """See ``strategies.base.Session.sample``."""
-        heat = self.terms.spec.sampling.temperature if temperature is None else temperature
-        key = prompt_key(self.terms.spec, self.prompt, heat)
-        indices = self._indices(key, n)
-        found: list[Sample | None] = [self.journal.get((key, index)) for index in indices]
-        missing = [i for i, sample in enumerate(found) if sample is None]
+        return await self.sample_each([draw] * n, value=value)
+
+    async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
+        """See ``strategies.base.Session.sample_each``."""
+        ways = [self._ways.of(draw) for draw in draws]
+        indices = self._indices(ways)
+        found: list[Sample | None] = [
+            self.journal.get((way.key, index)) for way, index in zip(ways, indices, strict=True)
+        ]
+        missing = [at for at, sample in enumerate(found) if sample is None]
         if missing and value < self.min_value:
             raise BudgetDenied(self.min_value)
-        asks = {i: self._needed(key, indices[i], heat, value) for i in missing}
-        self._open = list(asks.values())
-        if missing and math.isfinite(value):
-            self._draw_ahead(key, indices[-1] + 1, heat, value)
+        asks = {at: self._needed(ways[at], indices[at], value) for at in missing}
+        self._open += asks.values()
+        if missing and math.isfinite(value) and len(set(ways)) == 1:
+            self._draw_ahead(ways[-1], indices[-1] + 1, value)
         denied: BudgetDenied | None = None
         try:
-            results = await asyncio.gather(*(ask.paid for ask in self._open), return_exceptions=True)
+            results = await asyncio.gather(*(ask.paid for ask in asks.values()), return_exceptions=True)
         finally:
-            self._give_up()
-        for i, result in zip(asks, results, strict=True):
+            self._give_up(list(asks.values()))
+        for at, result in zip(asks, results, strict=True):
             if isinstance(result, BudgetDenied):
                 denied = result
             elif isinstance(result, BaseException):
                 raise result
             else:
-                found[i] = result
+                found[at] = result
         samples = []
         for sample in found:
             if sample is None:
@@ -112,15 +133,56 @@ class QuestionSession:
             self.price = denied.price
             if not samples:
                 raise denied
-        if samples:
-            self._next[key] = samples[-1].sample_index + 1
+        for way, index in zip(ways[: len(samples)], indices, strict=False):
+            self._next[way.key] = index + 1
         self.drawn.extend(samples)
         for sample in samples:
-            self._cost.add(self.terms.cost.of(sample))
+            self._cost_of(sample.model).add(self.terms.cost.of(sample))
         return samples
+
+    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+        """See ``strategies.base.Session.verify``."""
+        own = {(sample.prompt_key, sample.sample_index): sample for sample in self.drawn}
+        named = [own.get((sample.prompt_key, sample.sample_index), sample) for sample in samples]
+        try:
+            verdicts = await self._checks.verify(named, verifier, value, self.drawn)
+        except BudgetDenied as denied:
+            self.price = denied.price
+            raise
+        said = {(s.prompt_key, s.sample_index): verdict for s, verdict in zip(samples, verdicts, strict=True)}
+        for at, sample in enumerate(self.drawn):
+            verdict = said.get((sample.prompt_key, sample.sample_index))
+            if verdict is not None:
+                self.drawn[at] = with_verdict(sample, verdict)
+        return verdicts
+
+    def mark(self, samples: Sequence[Sample], verdict: Verdict) -> None:
+        """Put ``verdict`` where nothing was said of these samples by its verifier; it is not journalled."""
+        keys = {(sample.prompt_key, sample.sample_index) for sample in samples}
+        for at, sample in enumerate(self.drawn):
+            if (sample.prompt_key, sample.sample_index) in keys and said_by(sample, verdict.verifier) is None:
+                self.drawn[at] = with_verdict(sample, verdict)
+
+    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """See ``strategies.base.Session.embed``."""
+        return await self.terms.embed(texts)
+
+    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
+        """See ``strategies.base.Session.decide``."""
+        if name not in self.decisions:
+            self.decisions[name] = choose(self.terms.experience())
+            self.terms.decided(self.shard_id, self.item.item_id, name, self.decisions[name])
+        return self.decisions[name]
+
+    def learn(self, name: str, option: str, reward: float, cost: float) -> None:
+        """See ``strategies.base.Session.learn``."""
+        self._lessons[(name, option)] = outcome(reward, cost)
 
     async def finish(self) -> None:
         """The question has its outcome: withdraw what was asked for ahead of need, cut what runs, wait for its cost."""
+        lessons, self._lessons = self._lessons, {}
+        if lessons:
+            self.terms.teach(lessons)
         ahead, self._ahead = list(self._ahead.values()), {}
         for ask in ahead:
             if not ask.request_id:
@@ -135,64 +197,68 @@ class QuestionSession:
             if ask.request_id and not ask.paid.done():
                 self.terms.cancel(ask.request_id)
 
-    def _indices(self, key: str, n: int) -> list[int]:
-        """The next ``n`` sample indices; those cut by an interruption of the run are passed over, nobody chose to."""
+    def _cost_of(self, model: str) -> ExpectedTokens:
+        return self._costs.setdefault(model, ExpectedTokens())
+
+    def _indices(self, ways: Sequence[Way]) -> list[int]:
+        """The next sample index of each way; those an interruption of the run cut are passed over: nobody chose it."""
+        ahead: Counter[str] = Counter()
         indices: list[int] = []
-        index = self._next.get(key, 0)
-        while len(indices) < n:
-            known = self.journal.get((key, index))
-            if known is None or known.finish_reason != "interrupted":
-                indices.append(index)
-            index += 1
+        for way in ways:
+            index = self._next.get(way.key, 0) if way.key not in ahead else ahead[way.key]
+            while (known := self.journal.get((way.key, index))) is not None and known.finish_reason == "interrupted":
+                index += 1
+            indices.append(index)
+            ahead[way.key] = index + 1
         return indices
 
-    def _needed(self, key: str, index: int, temperature: float, value: float) -> Ask:
+    def _needed(self, way: Way, index: int, value: float) -> Ask:
         """The ask for a sample that is needed now; one drawn ahead that already runs serves."""
-        early = self._ahead.pop((key, index), None)
+        early = self._ahead.pop((way.key, index), None)
         if early is not None:
             failed = early.paid.done() and (early.paid.cancelled() or early.paid.exception() is not None)
             if early.request_id and not failed:
                 early.ahead = False
                 return early
             early.paid.cancel()
-        ask = self._ask(key, index, temperature, value)
+        ask = self._ask(way, index, value)
         self.terms.submit(ask)
         return ask
 
-    def _draw_ahead(self, key: str, start: int, temperature: float, value: float) -> None:
+    def _draw_ahead(self, way: Way, start: int, value: float) -> None:
         for step in range(self.terms.ahead()):
-            index = start + step
-            if index >= self.most or (key, index) in self.journal or (key, index) in self._ahead:
+            place = (way.key, start + step)
+            if place[1] >= self.most or place in self.journal or place in self._ahead:
                 continue
             # Each is less likely to be needed than the one before it.
-            ask = self._ask(key, index, temperature, value * 0.5 ** (step + 1))
+            ask = self._ask(way, place[1], value * 0.5 ** (step + 1))
             ask.ahead = True
             # A refusal of what nobody needs yet is nobody's to handle.
             ask.paid.add_done_callback(lambda paid: paid.cancelled() or paid.exception())
-            self._ahead[(key, index)] = ask
+            self._ahead[place] = ask
             self.terms.submit(ask)
 
-    def _ask(self, key: str, index: int, temperature: float, value: float) -> Ask:
-        worst = self.terms.cost.worst(len(self.prompt.token_ids), self.terms.spec.sampling.max_tokens)
+    def _ask(self, way: Way, index: int, value: float) -> Ask:
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         return Ask(
             bid=value,
-            worst=worst,
+            worst=self.terms.cost.worst(len(way.prompt.token_ids), way.max_tokens),
             item=self.item,
             shard_id=self.shard_id,
             sample_index=index,
-            prompt=self.prompt,
-            prompt_key=key,
-            temperature=temperature,
+            prompt=way.prompt,
+            prompt_key=way.key,
+            draw=way.draw,
             attempt=self.attempt,
             paid=future,
         )
 
-    def _give_up(self) -> None:
+    def _give_up(self, asks: Sequence[Ask]) -> None:
         """The strategy went away in mid-call: withdraw what waits, abort what runs. Nothing to do otherwise."""
-        for ask in self._open:
+        for ask in asks:
             # Cancelling a gather cancels what it waits for: a cancelled future is a sample nobody wants any more.
             if ask.request_id and (ask.paid.cancelled() or not ask.paid.done()):
                 self.terms.cancel(ask.request_id)
             ask.paid.cancel()
-        self._open = []
+        gone = set(map(id, asks))
+        self._open = [ask for ask in self._open if id(ask) not in gone]

@@ -8,6 +8,7 @@ found by bisection and set aside, and nothing else is.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -56,6 +57,8 @@ class ShardRun:
     parked: DemandCurve = field(default_factory=DemandCurve)
     finished_tokens: int = 0
     total: int = 0
+    decided: dict[str, dict[str, str]] = field(default_factory=dict)
+    """item_id → name → what was decided of the question."""
     rule: int = 0
     committed: bool = False
     committing: bool = False
@@ -70,12 +73,14 @@ class ShardRun:
         max_attempts: int,
         cost: CostModel,
         rule: int = 0,
+        decided: dict[str, dict[str, str]] | None = None,
     ) -> ShardRun:
         """Sort a shard's rows into questions to run and rows that are already lost."""
         paid: Journal = defaultdict(dict)
         for sample in journal:
             paid[sample.item_id][(sample.prompt_key, sample.sample_index)] = sample
         run = cls(lease.shard_id, lease.generation, lease.min_value, (), dict(paid), attempts, cost, rule=rule)
+        run.decided = decided or {}
         items = []
         for row in rows:
             run.total += 1
@@ -171,10 +176,11 @@ class ShardRun:
                 price=session.price,
                 p_lead=solution.confidence,
                 seconds=seconds,
+                facts=json.dumps(dict(solution.facts), sort_keys=True),
             )
         )
         if solution.next_value > 0:
-            self.parked.add(solution.next_value, math.ceil(session.expected_tokens))
+            self.parked.add(solution.next_value, math.ceil(session.expected_tokens()))
 
     def bury(self, item: Item, boundary: str, error: str, session: QuestionSession | None = None) -> None:
         """A question cannot be answered: record why, and keep what was paid for it."""

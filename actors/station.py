@@ -12,18 +12,21 @@ import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
 
+from actors.checks import JudgeTerms
 from actors.dispatch import Dispatch
 from actors.engines.base import Engine
 from actors.judge import Judge
 from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
 from actors.questions import Questions
+from actors.school import School
 from actors.session import Terms
 from actors.tasks import Tasks
+from actors.ways import prepare_with
 from budgets.cost import TOKENS, CostModel
 from budgets.messages import Reply, WorkerReport
 from pipeline.errors import RunFailed
-from pipeline.records import Sample, Shard
+from pipeline.records import Decided, Sample, Shard
 from pipeline.spec import JobSpec
 from pipeline.store import Store
 
@@ -55,14 +58,20 @@ class Station:
         self._log = Logbook(store, life)
         self._life = Life(life, spec, cost, shards, engine, store, self._log, self._tasks)
         self._dispatch = Dispatch(self._life, self._landed)
-        worst = cost.worst(0, spec.sampling.max_tokens)
+        self._school = School()
         terms = Terms(
-            spec,
-            cost,
-            self._dispatch.submit,
-            self._dispatch.cancel,
-            lambda: self._dispatch.costs.mean(worst),
-            self._dispatch.ahead,
+            spec=spec,
+            cost=cost,
+            submit=self._dispatch.submit,
+            cancel=self._dispatch.cancel,
+            prior_tokens=self._dispatch.prior,
+            prepare=prepare_with(engine),
+            checks=JudgeTerms(spec, cost, judge, self._dispatch.submit, self._log.note),
+            writer=life,
+            ahead=self._dispatch.ahead,
+            experience=self._school.known,
+            teach=self._school.teach,
+            decided=self._decided,
         )
         self._questions = Questions(self._life, judge, terms, self._dispatch)
         self._seq = 0
@@ -114,6 +123,7 @@ class Station:
             borrows=self._borrows(),
             lent=self._questions.loans.lent(),
             borrowed=self._questions.loans.borrowed(),
+            lessons=self._school.report(),
         )
 
     def _wanted(self) -> int:
@@ -131,11 +141,15 @@ class Station:
     def _apply(self, reply: Reply) -> None:
         if reply.reset:
             raise RunFailed("the allocator does not know this worker any more; run the same command again to go on")
+        self._school.apply(reply.lessons)
         self._questions.apply(reply)
         self._dispatch.apply(reply)
 
     def _landed(self, shard_id: int, sample: Sample) -> None:
         self._questions.landed(shard_id, sample)
+
+    def _decided(self, shard_id: int, item_id: str, name: str, choice: str) -> None:
+        self._log.note(shard_id, Decided(item_id, name, choice, self._life.name))
 
     async def _flush_often(self) -> None:
         while True:

@@ -18,12 +18,12 @@ from typing import Any
 
 import ray
 
-from actors.judge import CHECK_SECONDS, Bench, BenchStats, Column, Judgement, Panel, check_seconds, local_column
+from actors.judge import CHECK_SECONDS, Bench, BenchStats, Column, Judgement, Panel, check_seconds, column, local_column
 from actors.verifier_pool import CheckPool, MemberDied, ProcessDied, Request
 from pipeline.errors import PonderError, VerifierError
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spec import JobSpec
-from pipeline.verifier_kinds import by_answer, is_cheap, label_of
+from pipeline.verifier_kinds import is_cheap, label_of
 from verifiers.contract import MAX_ERROR
 from verifiers.pool_policy import Member, PoolLimits, PoolStats
 
@@ -95,13 +95,14 @@ class VerifierPool:
 
     async def judge(self, item: Item, samples: Sequence[Sample], answer: str | None) -> Judgement:
         """See ``actors.judge.Judge``."""
-        verdicts, correct = await asyncio.gather(self._panel.verify(item, samples), self._correct(item, answer))
-        self._panel.forget(item)
+        verdicts, correct = await asyncio.gather(self._panel.finish(item, samples), self._correct(item, answer))
         return Judgement(tuple(verdicts), correct)
 
-    async def verify(self, item: Item, samples: Sequence[Sample]) -> list[tuple[Verdict, ...]]:
+    async def check(
+        self, item: Item, samples: Sequence[Sample], verifier: str, seen: Sequence[Sample] = ()
+    ) -> list[Verdict]:
         """See ``actors.judge.Judge``."""
-        return await self._panel.verify(item, samples)
+        return await self._panel.check(item, samples, verifier, seen)
 
     def stats(self) -> PoolStats:
         """This worker's view of the pool: queue, batches, waits, deaths."""
@@ -135,7 +136,7 @@ class VerifierPool:
             parts = await asyncio.gather(*(self._check(name, Request(index, item, part)) for part in cut))
             return [verdict for part in parts for verdict in part]
 
-        return Column(name, by_answer(self._spec.verifiers[index]), run)
+        return column(self._spec, index, run)
 
     async def _check(self, name: str, request: Request, suspect: bool = False) -> list[Verdict]:
         """Verdicts, whatever happens. Samples that killed their process together are halved until the killer is alone:

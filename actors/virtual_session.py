@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from budgets.experience import Experience, Lesson, Subject, outcome
 from budgets.value import ExpectedTokens
-from pipeline.errors import BudgetDenied
+from pipeline.errors import BudgetDenied, EngineError, RequestRejected
 from pipeline.recording import Columns
 from pipeline.records import Item, Sample, Verdict
-from strategies.base import Solution, Strategy
+from strategies.base import PLAIN, Draw, Solution, Strategy
 
 _KEY = "recorded"
 
@@ -80,6 +81,8 @@ class Terms:
     costs: ExpectedTokens
     submit: Callable[[VirtualAsk], None]
     ready: Callable[[VirtualSession], None]
+    lessons: dict[Subject, Lesson] = field(default_factory=dict)
+    """What questions taught so far; one worker's own."""
 
 
 class VirtualSession:
@@ -100,6 +103,8 @@ class VirtualSession:
         self._paid, self._min_value = paid, min_value
         self._waiting = 0
         self._cost = ExpectedTokens()
+        self._decisions: dict[str, str] = {}
+        self._taught: dict[Subject, Lesson] = {}
         self._solving: Coroutine[Any, Any, Solution] | None = None
 
     @property
@@ -112,9 +117,8 @@ class VirtualSession:
         """Randomness that depends on the seed and the item alone."""
         return random.Random(f"{self._terms.seed}/{self.item.item_id}")
 
-    @property
-    def expected_tokens(self) -> float:
-        """See ``budgets.value.ExpectedTokens``; in units of the budget."""
+    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
+        """See ``budgets.value.ExpectedTokens``; in units of the budget. What was recorded is checked for nothing."""
         return self._cost.mean(self._terms.costs.mean(self._terms.worst))
 
     def go_on(self, strategy: Strategy) -> Solution | None:
@@ -126,12 +130,18 @@ class VirtualSession:
         except StopIteration as end:
             # Session and coroutine hold each other: let go, so that neither waits for the garbage collector.
             self._solving = None
+            for subject, lesson in self._taught.items():
+                self._terms.lessons[subject] = self._terms.lessons.get(subject, Lesson()) + lesson
             solution: Solution = end.value
             return solution
         return None
 
-    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
-        """See ``strategies.base.Session.sample``. A question that has drawn its whole pool is refused at any price."""
+    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
+        """See ``strategies.base.Session.sample``. A question that has drawn its whole pool is refused at any price.
+
+        Whatever the temperature: what was recorded is all there is. Raises RequestRejected for what is asked otherwise.
+        """
+        _refuse_other(draw)
         first = self.drawn
         stop = min(first + n, len(self._rows))
         if first >= stop:
@@ -151,6 +161,33 @@ class VirtualSession:
             if refused is not None and stop == first:
                 raise refused
         return [self._draw() for _ in range(first, stop)]
+
+    async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
+        """See ``strategies.base.Session.sample_each``: all draws are the recording's one."""
+        for draw in draws:
+            _refuse_other(draw)
+        return await self.sample(len(draws), value=value, draw=draws[0])
+
+    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+        """The recorded scores, whatever the verifier's name."""
+        return [
+            replace(one.verdicts[0], verifier=verifier) if one.verdicts else Verdict(verifier, error="nothing recorded")
+            for one in samples
+        ]
+
+    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """Nothing to embed: texts are not replayed. Raises EngineError."""
+        raise EngineError("a replay embeds no texts")
+
+    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
+        """See ``strategies.base.Session.decide``."""
+        if name not in self._decisions:
+            self._decisions[name] = choose(self._terms.lessons)
+        return self._decisions[name]
+
+    def learn(self, name: str, option: str, reward: float, cost: float) -> None:
+        """See ``strategies.base.Session.learn``."""
+        self._taught[(name, option)] = outcome(reward, cost)
 
     def cancel(self) -> None:
         """Nothing to do: a recorded sample is there whole."""
@@ -186,3 +223,8 @@ class VirtualSession:
             min_group_confidence=None if columns.confidence is None else columns.confidence.item(row),
             verdicts=() if columns.score is None else (Verdict("recorded", columns.score.item(row)),),
         )
+
+
+def _refuse_other(draw: Draw) -> None:
+    if draw.prompt is not None or draw.prefix or draw.model or draw.cut_below is not None:
+        raise RequestRejected("the recording holds answers to the question as it stands, from one model")

@@ -81,7 +81,7 @@ class VirtualShard:
         self._finished_tokens += session.spent
         self.open -= 1
         if solution.next_value > 0:
-            self._park(solution.next_value, session.expected_tokens)
+            self._park(solution.next_value, session.expected_tokens())
 
     def state(self) -> ShardState:
         """What the market is told."""

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 
 from budgets.clearing import Needs, needs_of
 from budgets.curve import DemandCurve, just_above
+from budgets.experience import total
 from budgets.leases import Leases
 from budgets.ledger import Grant, Ledger, LedgerError
 from budgets.loans import Loans, Moves
-from budgets.messages import Commits, MarketStatus, Reply, WorkerReport
+from budgets.messages import Commits, Lessons, MarketStatus, Reply, WorkerReport
 
 _PIECES = 4
 """A grant comes in up to this many pieces: only whole ones return, and one long sample must not hold back the rest."""
@@ -77,6 +78,7 @@ class Market:
         self._busy: set[str] = set()
         self._waiting = DemandCurve()
         self._covered = 0
+        self._taught: dict[str, Lessons] = {}
         self._worst_seen = 0
         self._least_seen = 0
         self._price = 0.0
@@ -112,6 +114,7 @@ class Market:
         for settlement in report.settlements:
             self.ledger.settle(settlement.grant_id, settlement.used)
         self._watch(worker, report, curve)
+        self._taught[report.worker] = report.lessons
         acked_commits = self._leases.report(report.worker, report.shards)
         self._settle_loans(self._loans.report(report, self._leases.lease_of))
         self._close_or_reopen()
@@ -143,6 +146,7 @@ class Market:
             lend=self._loans.asked_of(report.worker),
             borrow=self._loans.borrowed_by(report.worker),
             back=self._loans.back_to(report),
+            lessons=self._taught_beside(report.worker),
         )
         return worker.reply
 
@@ -207,6 +211,11 @@ class Market:
             return 0
         left = max(0, self._ceiling() - self._leases.finished_tokens)
         return max(unstarted * left // (self._leases.items - self._leases.finished), self._worst_seen)
+
+    def _taught_beside(self, worker: str) -> Lessons:
+        """What all lives but this one taught; one that ended has taught what it taught."""
+        others = [dict(lessons) for name, lessons in self._taught.items() if name != worker and lessons]
+        return tuple(total(others).items()) if others else ()
 
     def _unsettled(self) -> int:
         return sum(w.report.spent - self.ledger.settled_by(name) for name, w in self._workers.items())

@@ -29,7 +29,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from budgets.curve import Pairs
+from budgets.experience import Lesson, Subject
 from budgets.ledger import Grant, Settlement
+
+Lessons = tuple[tuple[Subject, Lesson], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class WorkerReport:
     borrows: int = 0
     lent: tuple[Lent, ...] = ()
     borrowed: tuple[Borrowed, ...] = ()
+    lessons: Lessons = ()
+    """What this life's questions taught, summed by subject; the market only passes it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,8 @@ class Reply:
     lend: tuple[LoanRequest, ...] = ()
     borrow: tuple[Loan, ...] = ()
     back: tuple[str, ...] = ()
+    lessons: Lessons = ()
+    """What all other lives taught, those that ended included."""
 
 
 @dataclass(frozen=True, slots=True)

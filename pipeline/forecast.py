@@ -177,8 +177,7 @@ def measure(items: Sequence[Item]) -> Prompts:
 
 def samples_range(spec: JobSpec) -> tuple[int, int]:
     """The fewest and the most samples the job's strategy draws for a question."""
-    strategy = spec.strategy
-    return (1, 1) if strategy.kind == "greedy" else (strategy.min_samples, strategy.max_samples)
+    return spec.strategy.least, spec.strategy.most
 
 
 def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
@@ -301,7 +300,7 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
     if not names:
         return None
     from pipeline.fingerprint import diff
-    from pipeline.spending import total, usage_by_life
+    from pipeline.spending import total
     from pipeline.store import RUN, Store, refuse_other_unit
 
     store = Store.open(spec.output)
@@ -318,4 +317,4 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
             f"  {changes}"
         )
     refuse_other_unit(store.url, store.budget_spec(), spec.budget)
-    return total(usage_by_life(store, store.commits()))
+    return total(store.journal_usage())

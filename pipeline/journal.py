@@ -1,10 +1,11 @@
-"""Samples as they land, and which questions are in flight: the part of a run directory that workers append to.
+"""Samples as they land, what is said of them, which questions are in flight: what workers append to a run directory.
 
 Promises: one durable object a call, never rewritten; a worker's life (``writer``) numbers its objects with ``seq``, so
-that writers never meet. ``journal/<shard>/<writer>-<seq>.parquet`` holds samples, ``attempts-<writer>-<seq>.json`` and
-``released-<writer>-<seq>.json`` hold item ids. Reading the journal is the only way the ledger, resumption and the count
-of attempts are rebuilt after a crash; what cannot be read is a ``StoreError``, never skipped.
-Also owns how a record becomes Parquet bytes and back (``encode``, ``decode``).
+that writers never meet. ``journal/<shard>/<writer>-<seq>.parquet`` holds samples, ``verdicts-…`` what was said of them
+while their question was open, ``decided-…`` what was decided of it by what others had taught;
+``attempts-<writer>-<seq>.json`` and ``released-<writer>-<seq>.json`` hold item ids. Reading the journal is the only way
+the ledger, resumption and the count of attempts are rebuilt after a crash; what cannot be read is a ``StoreError``,
+never skipped. Also owns how a record becomes Parquet bytes and back (``encode``, ``decode``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -24,7 +26,7 @@ import pyarrow.parquet as pq
 from budgets.cost import Usage
 from pipeline.errors import StoreError
 from pipeline.filesystem import Files
-from pipeline.records import Sample, columns_of, from_row, to_row
+from pipeline.records import Decided, Judged, Sample, Verdict, columns_of, from_row, to_row
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -33,7 +35,9 @@ READERS = 16
 """Objects read at once: enough to hide an object store's latency, few enough for a worker's memory."""
 
 _WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_SAMPLES = re.compile(r"journal/\d+/(?P<writer>.+)-\d+\.parquet")
+_SAMPLES = re.compile(r"journal/\d+/(?!verdicts-|decided-)(?P<writer>.+)-\d+\.parquet")
+_VERDICTS = re.compile(r"journal/\d+/verdicts-(?P<writer>.+)-\d+\.parquet")
+_DECIDED = re.compile(r"journal/\d+/decided-(?P<writer>.+)-\d+\.parquet")
 _MARKS = re.compile(r"journal/\d+/(?P<mark>attempts|released)-(?P<writer>.+)-(?P<seq>\d+)\.json")
 
 TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
@@ -54,13 +58,34 @@ class Journal:
             path = f"{_folder(shard_id)}/{checked(writer)}-{seq:06d}.parquet"
             self._create(path, encode(Sample, samples, path))
 
-    def read(self, shard_id: int) -> list[Sample]:
-        """The shard's samples, one a (item_id, sample_index, prompt_key, parent), ordered by these.
+    def note(self, shard_id: int, records: Sequence[Judged] | Sequence[Decided], writer: str, seq: int) -> None:
+        """Make verdicts, or decisions, durable. ``seq`` is of the counter that ``append`` numbers by."""
+        if records:
+            kind = "verdicts" if isinstance(records[0], Judged) else "decided"
+            path = f"{_folder(shard_id)}/{kind}-{checked(writer)}-{seq:06d}.parquet"
+            self._create(path, encode(type(records[0]), records, path))
 
-        Where one was paid for more than once, the first by (attempt, writer) stands: the same for every reader.
+    def decisions(self, shard_id: int) -> dict[str, dict[str, str]]:
+        """Item id → name → what was decided. Where two lives decided, the first by writer stands."""
+        paths = [path for path in self._files.list(_folder(shard_id)) if _DECIDED.fullmatch(path)]
+        found: dict[str, dict[str, str]] = {}
+        for path in sorted(paths):
+            for row in decode(self._files, path).to_pylist():
+                found.setdefault(row["item_id"], {}).setdefault(row["name"], row["choice"])
+        return found
+
+    def read(self, shard_id: int) -> list[Sample]:
+        """The shard's samples, one a (item_id, sample_index, prompt_key, parent), ordered by these, with the verdicts
+        that were journalled.
+
+        Where one was paid for more than once, the first by (attempt, writer) stands: the same for every reader. Of
+        verdicts of one verifier the first that has a score stands.
         """
-        paths = [path for path in self._files.list(_folder(shard_id)) if _SAMPLES.fullmatch(path)]
+        listed = self._files.list(_folder(shard_id))
+        paths = [path for path in listed if _SAMPLES.fullmatch(path)]
         found = [sample for part in in_parallel(self._read_samples, paths) for sample in part]
+        said = self._read_verdicts([path for path in listed if _VERDICTS.fullmatch(path)])
+        found = [_with_verdicts(sample, said) for sample in found] if said else found
         found.sort(key=lambda sample: (sample.attempt, sample.writer))
         first: dict[tuple[str, int, str, int], Sample] = {}
         for sample in found:
@@ -68,15 +93,16 @@ class Journal:
         return [first[identity] for identity in sorted(first)]
 
     def usage(self) -> dict[str, Usage]:
-        """Writer → tokens journalled by class, in all shards: generation, not verification.
+        """Writer → tokens journalled by class, in all shards: generation and verification.
 
-        Samples that were paid for twice count twice. A sample is durable before anyone judges it, so what its verdicts
-        cost is in the commits. Reads the token columns only.
+        What was paid for twice counts twice. Reads the token columns only.
         """
-        writers = {path: match["writer"] for path in self._files.list("journal") if (match := _SAMPLES.fullmatch(path))}
+        listed = self._files.list("journal")
         totals: dict[str, Usage] = {}
-        for writer, usage in zip(writers.values(), in_parallel(self._usage_in, list(writers)), strict=True):
-            totals[writer] = totals.get(writer, Usage()) + usage
+        for pattern, read in ((_SAMPLES, self._usage_in), (_VERDICTS, self._verifying_in)):
+            writers = {path: match["writer"] for path in listed if (match := pattern.fullmatch(path))}
+            for writer, usage in zip(writers.values(), in_parallel(read, list(writers)), strict=True):
+                totals[writer] = totals.get(writer, Usage()) + usage
         return totals
 
     def mark(self, mark: str, shard_id: int, item_ids: Sequence[str], writer: str, seq: int) -> None:
@@ -118,6 +144,22 @@ class Journal:
         table = decode(self._files, path)
         return [from_row(Sample, row) for row in table.to_pylist()]
 
+    def _read_verdicts(self, paths: Sequence[str]) -> dict[tuple[str, str, int], dict[str, Verdict]]:
+        """(item_id, prompt_key, sample_index) → verifier → verdict."""
+        found: dict[tuple[str, str, int], dict[str, Verdict]] = {}
+        for path in sorted(paths):
+            for row in decode(self._files, path).to_pylist():
+                record = from_row(Judged, row)
+                said = found.setdefault((record.item_id, record.prompt_key, record.sample_index), {})
+                for verdict in record.verdicts:
+                    known = said.get(verdict.verifier)
+                    if known is None or (known.score is None and verdict.score is not None):
+                        said[verdict.verifier] = verdict
+        return found
+
+    def _verifying_in(self, path: str) -> Usage:
+        return Usage(verifier=verifying_of(decode(self._files, path, VERDICT_COLUMNS)))
+
     def _usage_in(self, path: str) -> Usage:
         return usage_of(decode(self._files, path, TOKEN_COLUMNS))
 
@@ -157,13 +199,18 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
 def usage_of(samples: Any) -> Usage:
     """Tokens by class of a table that has ``TOKEN_COLUMNS``, and of its verdicts where it has ``VERDICT_COLUMNS``."""
     prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS)
-    verifying: Counter[str] = Counter()
-    if "verdicts" in samples.column_names:
-        verdicts = pc.list_flatten(samples["verdicts"].combine_chunks())
-        names, tokens = (pc.struct_field(verdicts, name).to_pylist() for name in ("verifier", "tokens"))
-        for name, count in zip(names, tokens, strict=True):
-            verifying[name] += count
-    return Usage(prompt - cached, cached, completion, {name: count for name, count in verifying.items() if count})
+    verifying = verifying_of(samples) if "verdicts" in samples.column_names else {}
+    return Usage(prompt - cached, cached, completion, verifying)
+
+
+def verifying_of(table: Any) -> dict[str, int]:
+    """Verifier → tokens its verdicts cost, of a table that has ``VERDICT_COLUMNS``; the free are left out."""
+    found: Counter[str] = Counter()
+    verdicts = pc.list_flatten(table["verdicts"].combine_chunks())
+    names, tokens = (pc.struct_field(verdicts, name).to_pylist() for name in ("verifier", "tokens"))
+    for name, count in zip(names, tokens, strict=True):
+        found[name] += count
+    return {name: count for name, count in found.items() if count}
 
 
 def read_json(files: Files, path: str) -> dict[str, Any]:
@@ -203,6 +250,11 @@ def checked(writer: str) -> str:
     if not _WRITER.fullmatch(writer):
         raise StoreError(f"writer {writer!r} cannot name a file: use letters, digits, '.', '_' and '-'")
     return writer
+
+
+def _with_verdicts(sample: Sample, said: dict[tuple[str, str, int], dict[str, Verdict]]) -> Sample:
+    verdicts = said.get((sample.item_id, sample.prompt_key, sample.sample_index))
+    return sample if verdicts is None else replace(sample, verdicts=tuple(verdicts.values()))
 
 
 def _folder(shard_id: int) -> str:

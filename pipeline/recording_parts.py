@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import PonderError, SourceError, UsageError
+from pipeline.records import CUT
 from pipeline.run import Run, open_run
 from pipeline.source_files import find_files, opened
 from pipeline.spec import AnswerSpec, parse
@@ -23,7 +24,6 @@ ROLES = (
     "min_group_confidence", "score", "text", "finish_reason",
 )  # fmt: skip
 """What a column can mean. Each is read from the column of its own name where ``--columns`` names no other."""
-_CUT = ("abort", "interrupted")
 _NUMBERS = ("completion_tokens", "mean_logprob", "sum_logprob", "min_group_confidence", "score")
 
 
@@ -216,7 +216,7 @@ def by_role(table: Any, names: Mapping[str, str], path: str) -> Any:
         return found
     if "text" in found.column_names:
         found = found.append_column("finish_reason", finish)
-    return found.filter(pc.invert(pc.is_in(finish, value_set=pa.array(_CUT))))
+    return found.filter(pc.invert(pc.is_in(finish, value_set=pa.array(CUT))))
 
 
 def _text(column: Any) -> Any:

@@ -55,6 +55,10 @@ class Item:
     payload: str = "{}"
 
 
+CUT = ("abort", "cut", "interrupted")
+"""``Sample.finish_reason`` of generations that did not come to their own end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one verifier says of one sample: ``score`` in [0, 1], or None with ``error``. ``tokens``: what it cost."""
@@ -73,8 +77,9 @@ class Sample:
     ``answer`` is canonical, or None where nothing parses. ``prompt_tokens`` counts all prompt tokens, of which
     ``cached_prompt_tokens`` were not computed. ``mean_logprob`` is the mean log-probability (nats) of the chosen
     tokens; ``min_group_confidence`` is DeepConf's lowest group confidence (Fu et al. 2025, §3.1), where measured.
-    ``finish_reason`` is stop, length, abort (the strategy cut it) or interrupted
-    (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
+    ``finish_reason`` is stop, length, abort (the strategy cut it), cut (its confidence fell below the bar it was asked
+    under) or interrupted (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
+    ``model``: which of the job's ``models`` it came from; empty: the job's ``model``.
     """
 
     item_id: str
@@ -93,6 +98,7 @@ class Sample:
     seconds: float = 0.0
     parent: int | None = None
     writer: str = ""
+    model: str = ""
 
     @property
     def billed_tokens(self) -> int:
@@ -107,7 +113,28 @@ class Sample:
     @property
     def aborted(self) -> bool:
         """True where generation was cut; such a sample is paid for and never votes."""
-        return self.finish_reason in ("abort", "interrupted")
+        return self.finish_reason in CUT
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdicts on one sample as the journal keeps them, from while it was open. ``writer``: the worker life."""
+
+    item_id: str
+    prompt_key: str
+    sample_index: int
+    verdicts: tuple[Verdict, ...]
+    writer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided for a question by what others had taught, as the journal keeps it."""
+
+    item_id: str
+    name: str
+    choice: str
+    writer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +170,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One budget decision about one question: what was decided, on what evidence, at which price."""
+    """One budget decision about one question: what was decided, on what evidence, at which price.
+
+    ``facts``: what the strategy found on the way (``Solution.facts``), as one JSON object.
+    """
 
     item_id: str
     samples: int
@@ -152,6 +182,7 @@ class Decision:
     price: float
     p_lead: float
     seconds: float = 0.0
+    facts: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

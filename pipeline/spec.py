@@ -7,16 +7,17 @@ are errors. ``load`` turns every problem into one ``SpecError`` that names the f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from budgets.stopping import make_rule
-from budgets.value import DEFAULT_ALPHA
 from pipeline.budget_spec import BudgetSpec as BudgetSpec
 from pipeline.errors import SpecError
 from pipeline.section import Section as Section
+from pipeline.strategy_spec import GreedySpec as GreedySpec
+from pipeline.strategy_spec import SelfConsistencySpec as SelfConsistencySpec
+from pipeline.strategy_spec import StrategySpec as StrategySpec
 from pipeline.verifier_kinds import duplicate_label, label_of, needs_reference
 from pipeline.verifier_spec import VerifierSpec as VerifierSpec
 
@@ -73,60 +74,6 @@ class SamplingSpec(Section):
     max_tokens: int = Field(512, ge=1, description="Completion tokens a sample may take; what a grant reserves")
     stop: list[str] = Field(default_factory=list, description="Strings that end a completion")
     logprobs: int = Field(0, ge=0, le=20, description="0: the chosen token's only; 20: DeepConf's token confidence too")
-
-
-class GreedySpec(Section):
-    """One sample at temperature 0."""
-
-    kind: Literal["greedy"] = "greedy"
-
-
-class SelfConsistencySpec(Section):
-    """Majority vote with adaptive-consistency stopping (Aggarwal et al. 2023), or another stopping rule."""
-
-    kind: Literal["self_consistency"] = "self_consistency"
-    min_samples: int = Field(1, ge=1, description="Every question gets these before any gets more")
-    max_samples: int = Field(40, ge=1, description="No question gets more than these")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Stop once the leader's posterior reaches this")
-    rule: str | None = Field(
-        None,
-        description="Stopping rule: fixed:N, adaptive_consistency[:form][:threshold], esc[:window] or ppr[:delta]; "
-        "default: adaptive_consistency at confidence",
-    )
-    evidence: Literal["auto", "votes", "sum_logprob", "mean_logprob", "group_confidence", "within_question"] = Field(
-        "auto", description="What weighs a vote; auto: mean_logprob where recorded, else plain votes"
-    )
-    evidence_strength: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="How strongly, per nat; default: measured for the kind"
-    )
-    evidence_fade: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Votes at which plain votes weigh as much; default: measured"
-    )
-    alpha: float = Field(
-        DEFAULT_ALPHA, ge=0, allow_inf_nan=False, description="A bid falls with samples drawn to this power"
-    )
-    prune: Literal["price", "forecast"] = Field(
-        "price", description="A flat vote ends when others offer more (price), or also by its own forecast"
-    )
-
-    @field_validator("rule")
-    @classmethod
-    def _known_rule(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                make_rule(value)
-            except SpecError as error:
-                raise ValueError(str(error)) from None
-        return value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SelfConsistencySpec:
-        if self.min_samples > self.max_samples:
-            raise ValueError(f"min_samples ({self.min_samples}) must not exceed max_samples ({self.max_samples})")
-        return self
-
-
-StrategySpec = Annotated[GreedySpec | SelfConsistencySpec, Field(discriminator="kind")]
 
 
 class AnswerSpec(Section):
@@ -207,6 +154,10 @@ class JobSpec(Section):
         if shared is not None:
             raise ValueError(f"two verifiers are called {shared!r}: give one of them a name of its own")
         known = [label_of(one) for one in self.verifiers]
+        unknown = sorted(set(self.strategy.checks).difference(known))
+        if unknown:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"strategy: no verifier is called {unknown[0]!r}; the job has: {names}")
         unknown = sorted(set(self.budget.price.verifiers).difference(known))
         if unknown:
             names = ", ".join(known) or "none"

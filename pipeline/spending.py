@@ -1,36 +1,22 @@
-"""What a run has spent, as its directory proves it: generation from the journal, verification from the commits.
+"""What a run has spent, as its directory proves it: the journal, where samples and the verdicts that cost are kept.
 
 Promises: every token counts once, lost attempts included, and the sum is the same for the allocator that starts again,
-for ``status`` and for ``plan``. What a process that died had verified and not committed is known to nobody, and what an
-earlier generation of a shard cost to verify is replaced by what its newest cost. Reads token columns only.
+for ``status`` and for ``plan``. What a process that died had under way is known to nobody. Reads token columns only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from budgets.cost import CostModel, Usage
+from budgets.cost import TOKENS, CostModel, Usage
 from pipeline.commits import Commit
-from pipeline.journal import TOKEN_COLUMNS, VERDICT_COLUMNS, decode, in_parallel, usage_of
+from pipeline.journal import TOKEN_COLUMNS, VERDICT_COLUMNS, decode, usage_of
 from pipeline.store import Store
 
 
-def usage_by_life(store: Store, commits: Mapping[int, Commit]) -> dict[str, Usage]:
-    """Worker life → tokens by class: what it journalled, and what its ``commits`` (the newest) cost to verify.
-
-    Raises:
-        StoreError: journal or committed samples cannot be read.
-    """
-    found = dict(store.journal_usage())
-    verified = [commit for commit in commits.values() if commit.verifier_tokens]
-    for commit, usage in zip(verified, in_parallel(lambda one: _read(store, one), verified), strict=True):
-        found[commit.writer] = found.get(commit.writer, Usage()) + Usage(verifier=usage.verifier)
-    return found
-
-
-def spent_by_life(store: Store, commits: Mapping[int, Commit], cost: CostModel) -> dict[str, int]:
-    """``usage_by_life`` in units of the budget."""
-    return {life: cost.of_usage(usage) for life, usage in usage_by_life(store, commits).items()}
+def spent_by_life(store: Store, cost: CostModel = TOKENS) -> dict[str, int]:
+    """Worker life → what it journalled, in units of the budget. Raises StoreError."""
+    return {life: cost.of_usage(usage) for life, usage in store.journal_usage().items()}
 
 
 def total(usage: Mapping[str, Usage]) -> Usage:

@@ -129,7 +129,7 @@ def status_of(url: str) -> RunStatus:
         StoreError: the directory cannot be read, or is corrupt.
     """
     from pipeline.run import open_run
-    from pipeline.spending import total, usage_by_life
+    from pipeline.spending import total
 
     run = open_run(url)
     store = run.store
@@ -139,7 +139,7 @@ def status_of(url: str) -> RunStatus:
     dead = sum(commit.rows["dead_letters"] for commit in commits.values())
     samples = sum(commit.rows["samples"] for commit in commits.values())
     samples += _journalled(store, [shard.shard_id for shard in plan if shard.shard_id not in commits])
-    usage = total(usage_by_life(store, commits))
+    usage = total(store.journal_usage())
     spent, budget = usage.billed, store.budget_spec()
     reasons = {reason.value: tally.reasons[reason.value] for reason in StopReason}
     reasons[StopReason.FAILED.value] += dead

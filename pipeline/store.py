@@ -22,14 +22,14 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from budgets.cost import TOKENS, CostModel, Usage
+from budgets.cost import Usage
 from pipeline.budget_spec import BudgetSpec, budget_units, cost_model
 from pipeline.commits import Commit, CommitOutcome, Commits, orphans, some
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.filesystem import Files, open_files
 from pipeline.fingerprint import RULE, diff
 from pipeline.journal import Journal, checked, decode, encode, in_parallel, parse_json, read_json
-from pipeline.records import Answer, DeadLetter, Decision, Sample, Shard, from_row
+from pipeline.records import Answer, DeadLetter, Decided, Decision, Judged, Sample, Shard, from_row
 
 FORMAT = 1
 """Version of the directory's layout; a reader refuses one it does not know."""
@@ -219,6 +219,14 @@ class Store:
         """Make samples durable. See ``Journal.append``."""
         self._journal.append(shard_id, samples, writer, seq)
 
+    def note(self, shard_id: int, records: Sequence[Judged] | Sequence[Decided], writer: str, seq: int) -> None:
+        """Make verdicts or decisions durable. See ``Journal.note``."""
+        self._journal.note(shard_id, records, writer, seq)
+
+    def decided(self, shard_id: int) -> dict[str, dict[str, str]]:
+        """Item id → name → what was decided. See ``Journal.decisions``."""
+        return self._journal.decisions(shard_id)
+
     def read_journal(self, shard_id: int) -> list[Sample]:
         """The shard's samples without repetition. See ``Journal.read``."""
         return self._journal.read(shard_id)
@@ -226,10 +234,6 @@ class Store:
     def journal_usage(self) -> dict[str, Usage]:
         """Writer → tokens journalled by class, repetitions included. See ``Journal.usage``."""
         return self._journal.usage()
-
-    def journal_spent(self, cost: CostModel = TOKENS) -> dict[str, int]:
-        """Writer → what its journalled samples cost to generate, repetitions included."""
-        return {writer: cost.of_usage(usage) for writer, usage in self.journal_usage().items()}
 
     def record_attempts(self, shard_id: int, item_ids: Sequence[str], writer: str, seq: int) -> None:
         """Before dispatch: these items are in flight in this writer's life."""

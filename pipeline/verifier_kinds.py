@@ -24,11 +24,16 @@ _loaded = False
 
 
 class VerifierSection(Section):
-    """Base of all kinds: ``kind``, ``name`` and ``timeout``."""
+    """Base of all kinds: ``kind``, ``name`` and ``timeout``.
+
+    ``worst_tokens``: what a check of one sample may cost the budget at most. It is reserved before the check, so a kind
+    that reports tokens has to say so; what it reports beyond that is an error, and not charged.
+    """
 
     needs_reference: ClassVar[Any] = False
     by_answer: ClassVar[Any] = False
     cheap: ClassVar[Any] = False
+    worst_tokens: ClassVar[Any] = 0
 
     kind: str
     name: str | None = Field(None, min_length=1, description="What its verdicts are filed under; default: the kind")
@@ -78,6 +83,11 @@ def by_answer(spec: BaseModel) -> bool:
 def is_cheap(spec: BaseModel) -> bool:
     """May it run inside the worker?"""
     return bool(getattr(spec, "cheap", False))
+
+
+def worst_tokens(spec: BaseModel) -> int:
+    """Tokens one sample's check may cost at most; 0: checks are free."""
+    return int(getattr(spec, "worst_tokens", 0))
 
 
 def label_of(spec: BaseModel) -> str:

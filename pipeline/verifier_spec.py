@@ -4,10 +4,10 @@ Pydantic only: a job is validated without importing what checks it. Promises: an
 kinds there are; kinds of third parties (``register_section``, or the entry-point group ``ponder.verifiers``) are read,
 dumped and documented like our own. What a kind *does* is in ``verifiers``; here is what the user writes.
 
-Every section says three things of itself (class attributes or properties; the safe answer is the default):
+Every section says four things of itself (class attributes or properties; the safe answer is the default):
 ``needs_reference`` (it compares with the gold answer), ``by_answer`` (its verdict depends on the question and
-``Sample.answer`` alone, so that equal answers are checked once) and ``cheap`` (bounded and fast enough to run inside
-the worker; all others run in the pool of verifier actors).
+``Sample.answer`` alone, so that equal answers are checked once), ``cheap`` (bounded and fast enough to run inside the
+worker; all others run in the pool of verifier actors) and ``worst_tokens`` (what one check may cost the budget).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from pipeline.verifier_kinds import (
     register_section,
     section_of,
     select,
+    worst_tokens,
 )
 
 MAX_NESTING = 8
@@ -184,6 +185,10 @@ class _Combination(VerifierSection):
     @property
     def cheap(self) -> bool:
         return all(is_cheap(part) for part in self.of)
+
+    @property
+    def worst_tokens(self) -> int:
+        return sum(worst_tokens(part) for part in self.of)
 
     @field_validator("of", mode="before")
     @classmethod

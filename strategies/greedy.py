@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from budgets.votes import p_lead
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, StopReason
-from strategies.base import Session, Solution
+from strategies.base import Draw, Session, Solution
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,11 @@ class Greedy:
 
     async def solve(self, item: Item, session: Session) -> Solution:
         try:
-            [sample] = await session.sample(1, value=math.inf, temperature=0.0)
+            [sample] = await session.sample(1, value=math.inf, draw=Draw(temperature=0.0))
         except BudgetDenied:
-            return Solution(None, None, StopReason.EXHAUSTED, 0.0, 0, next_value=item.stakes / session.expected_tokens)
+            return Solution(
+                None, None, StopReason.EXHAUSTED, 0.0, 0, next_value=item.stakes / session.expected_tokens()
+            )
         if sample.answer is None:
             return Solution(None, sample, StopReason.HOPELESS, 0.0, 0)
         return Solution(sample.answer, sample, StopReason.CAPPED, p_lead(1, 0), 1)

@@ -86,7 +86,7 @@ class SelfConsistency:
 
     def _bid(self, tally: WeightedTally, item: Item, session: Session) -> float:
         lead = p_lead(tally.lead_weight, tally.runner_up_weight)
-        return voting_value(lead, tally.n, session.expected_tokens, stakes=item.stakes, alpha=self.alpha)
+        return voting_value(lead, tally.n, session.expected_tokens(), stakes=item.stakes, alpha=self.alpha)
 
 
 def _content(rule: StoppingRule) -> StopReason:

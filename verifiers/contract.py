@@ -26,7 +26,8 @@ class Verifier(Protocol):
       wrong, unparsable or hostile answer is a 0, not an error; a missing reference is an error, not a 0.
     - A verdict depends on the question and that sample alone, never on the samples beside it: one call with n samples
       is n calls with one. It never changes what it is given.
-    - ``tokens`` ≥ 0 is what the verdict cost; it is charged to the budget, whatever the verdict.
+    - ``tokens`` ≥ 0 is what the verdict cost; it is charged to the budget, whatever the verdict. No more than its
+      section's ``worst_tokens``, which is reserved for it.
     - Many calls may run at once. A call bounds its own work: seconds on any text, a megabyte included.
     - Cancelled, it stops and leaves nothing running: no task, no process. It can be called again afterwards.
 
@@ -61,9 +62,11 @@ class Checked:
     Raises nothing but cancellation.
     """
 
-    def __init__(self, verifier: Verifier, seconds: float) -> None:
+    def __init__(self, verifier: Verifier, seconds: float, worst_tokens: int | None = None) -> None:
+        """``worst_tokens``: what one verdict may cost, as its section says; None: whatever it says."""
         self._verifier = verifier
         self._seconds = seconds
+        self._worst_tokens = worst_tokens
 
     @property
     def name(self) -> str:
@@ -81,7 +84,7 @@ class Checked:
         if not isinstance(verdicts, list | tuple) or len(verdicts) != len(samples):
             got = len(verdicts) if isinstance(verdicts, list | tuple) else type(verdicts).__name__
             return self._all(samples, f"broke its contract: one verdict a sample ({len(samples)}) expected, got {got}")
-        return [self._one(verdict) for verdict in verdicts]
+        return [self._paid(self._one(verdict)) for verdict in verdicts]
 
     @property
     def stuck(self) -> bool:
@@ -113,6 +116,14 @@ class Checked:
             return self._error(f"broke its contract: tokens {verdict.tokens!r} is no count", verdict)
         return verdict
 
+    def _paid(self, verdict: Verdict) -> Verdict:
+        """Held to the cost that was reserved for it: the budget is a ceiling, whatever a verifier claims."""
+        worst = self._worst_tokens
+        if worst is None or verdict.tokens <= worst:
+            return verdict
+        error = f"broke its contract: it cost {verdict.tokens} tokens, its section's worst_tokens says {worst}"
+        return Verdict(self.name, error=error, tokens=worst)
+
     def _error(self, error: str, verdict: Verdict | None = None) -> Verdict:
         # What was spent stays spent, whatever came of it.
         spent = verdict.tokens if verdict is not None and _is_cost(verdict.tokens) else 0
@@ -123,6 +134,6 @@ def _is_cost(tokens: object) -> bool:
     return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
 
 
-def checked(verifier: Verifier, seconds: float) -> Checked:
+def checked(verifier: Verifier, seconds: float, worst_tokens: int | None = None) -> Checked:
     """``verifier`` with its contract enforced; a call past ``seconds`` is cancelled and judged an error."""
-    return Checked(verifier, seconds)
+    return Checked(verifier, seconds, worst_tokens)

@@ -22,20 +22,29 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to generate. ``temperature`` is resolved; everything else the engine was configured with."""
+    """One sample to generate. Where a field is None the engine takes what it was configured with.
+
+    ``cut_below``: end generation, with ``finish_reason`` cut, once the confidence of a group of tokens falls below it;
+    an engine that knows no confidences generates to the end.
+    """
 
     request_id: str
     prompt: Prompt
     temperature: float
     sample_index: int
     item_id: str
+    top_p: float | None = None
+    min_p: float | None = None
+    max_tokens: int | None = None
+    cut_below: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What came back. Tokens as computed: ``cached_prompt_tokens`` of ``prompt_tokens`` cost nothing.
 
-    ``finish_reason`` is stop, length or abort; an aborted completion carries what was generated until then.
+    ``text`` goes on from the prompt. ``finish_reason`` is stop, length, abort or cut; the last two carry what was
+    generated until then.
     """
 
     text: str
@@ -59,8 +68,11 @@ class Engine(Protocol):
         """How many samples run at once."""
         ...
 
-    def prepare(self, item: Item) -> Prompt:
-        """Tokenise a question. Raises RequestRejected when it cannot fit the context."""
+    def prepare(self, item: Item, prefix: str = "") -> Prompt:
+        """Tokenise a question, and ``prefix`` as the beginning of its completion.
+
+        Raises RequestRejected when it cannot fit the context.
+        """
         ...
 
     async def generate(self, request: Request) -> Completion: ...

@@ -66,8 +66,10 @@ class ReplayEngine:
     def capacity(self) -> int:
         return self._capacity
 
-    def prepare(self, item: Item) -> Prompt:
+    def prepare(self, item: Item, prefix: str = "") -> Prompt:
         """The question's words, for its prompt key; no tokens. Raises RequestRejected where nothing was recorded."""
+        if prefix:
+            raise RequestRejected(f"{self._recording.name} holds whole completions; none can be begun with a prefix")
         self._find(item.item_id)
         return Prompt((), item.prompt if item.prompt is not None else "\n".join(m.content for m in item.messages or ()))
 

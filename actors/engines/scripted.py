@@ -51,8 +51,8 @@ class ScriptedEngine:
     def capacity(self) -> int:
         return self._capacity
 
-    def prepare(self, item: Item) -> Prompt:
-        text = item.prompt if item.prompt is not None else "\n".join(m.content for m in item.messages or ())
+    def prepare(self, item: Item, prefix: str = "") -> Prompt:
+        text = (item.prompt if item.prompt is not None else "\n".join(m.content for m in item.messages or ())) + prefix
         if self._reject and self._reject in text:
             raise RequestRejected(f"the engine refuses prompts that contain {self._reject!r}")
         words = tuple(range(len(text.split())))
@@ -70,7 +70,7 @@ class ScriptedEngine:
         shift = hashlib.blake2b(request.item_id.encode()).digest()[0] % len(self._answers)
         weights = self._weights[shift:] + self._weights[:shift]
         answer = rng.choices(self._answers, weights)[0]
-        tokens = min(self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
+        tokens = min(request.max_tokens or self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
         aborted = not await self._pretence.run(request.request_id)
         return Completion(
             text=f"The answer is {answer}." if not aborted else "",

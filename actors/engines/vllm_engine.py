@@ -77,16 +77,17 @@ class VllmEngine:
     def capacity(self) -> int:
         return self._spec.model.max_num_seqs
 
-    def prepare(self, item: Item) -> Prompt:
+    def prepare(self, item: Item, prefix: str = "") -> Prompt:
         if item.messages is not None:
             turns = [{"role": m.role, "content": m.content} for m in item.messages]
             try:
                 text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             except Exception as error:  # a template may raise anything on turns it does not like
                 raise RequestRejected(f"the model's chat template refuses the messages: {error}") from error
+            text += prefix
             ids = self._tokenizer.encode(text, add_special_tokens=False)
         else:
-            text = item.prompt or ""
+            text = (item.prompt or "") + prefix
             ids = self._tokenizer.encode(text)
         limit = self._spec.model.max_model_len
         if len(ids) + 1 > limit:
@@ -138,10 +139,10 @@ class VllmEngine:
         room = self._spec.model.max_model_len - len(request.prompt.token_ids)
         return SamplingParams(
             temperature=request.temperature,
-            top_p=sampling.top_p,
+            top_p=sampling.top_p if request.top_p is None else request.top_p,
             top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            max_tokens=min(sampling.max_tokens, room),
+            min_p=sampling.min_p if request.min_p is None else request.min_p,
+            max_tokens=min(request.max_tokens or sampling.max_tokens, room),
             stop=sampling.stop or None,
             logprobs=sampling.logprobs,
             output_kind=RequestOutputKind.FINAL_ONLY,

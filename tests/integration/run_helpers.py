@@ -23,6 +23,7 @@ import yaml
 from pipeline.records import Sample
 from pipeline.run import open_run
 from pipeline.spec import JobSpec
+from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from tests.factories import make_spec
 
@@ -68,7 +69,7 @@ class Job:
 
     def spent(self) -> int:
         """Tokens the journal proves, repetitions included."""
-        return sum(self.store.journal_spent().values())
+        return sum(spent_by_life(self.store).values())
 
 
 def questions(rows: int) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def test_a_run_in_dollars_ends_under_its_budget_and_keeps_its_unit(tmp_path: Pat
     found, use = outcome(job.output), ended.result["budget"]
     assert found.answered == list(job.ids)
     assert (use["unit"], use["total"]) == ("dollars", 0.00005)
-    units = sum(spent_by_life(job.store, job.store.commits(), cost_model(job.spec.budget)).values())
+    units = sum(spent_by_life(job.store, cost_model(job.spec.budget)).values())
     assert use["spent"] == pytest.approx(units / 10**12, rel=1e-12)
     assert 0.000025 < use["spent"] <= use["total"]
     assert ended.result["tokens_budget"] is None

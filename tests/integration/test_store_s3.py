@@ -13,6 +13,7 @@ from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.filesystem import S3Files, open_files
 from pipeline.records import Answer, DeadLetter, Sample, Segment, Shard, StopReason
 from pipeline.run import open_run
+from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from tests.integration.s3_servers import BUCKET, SERVERS, S3Server
 
@@ -134,7 +135,7 @@ def test_a_whole_run(server: S3Server) -> None:
     store.journal(0, [sample("0-a", "w0")], "w0", 0)
     store.journal(0, [sample("0-a", "w1")], "w1", 0)
     assert store.read_journal(0) == [sample("0-a", "w0")]
-    assert store.journal_spent() == {"w0": 5, "w1": 5}
+    assert spent_by_life(store) == {"w0": 5, "w1": 5}
 
     for number in range(3):
         assert commit(store, number, 0, "w0").won

@@ -4,12 +4,11 @@ import asyncio
 import dataclasses
 
 from actors.desk import Ask
-from actors.session import QuestionSession, Terms, prompt_key
-from budgets.cost import TOKENS
+from actors.session import QuestionSession
 from pipeline.errors import BudgetDenied
 from pipeline.records import Sample
 from tests.factories import make_item, make_sample
-from tests.unit.actors.test_session import PROMPT, SPEC
+from tests.unit.actors.test_session import KEY, SPEC, make_terms
 
 
 class Worker:
@@ -22,8 +21,8 @@ class Worker:
         self.journal: dict[tuple[str, int], Sample] = {}
 
     def session(self, most: int = 40) -> QuestionSession:
-        terms = Terms(SPEC, TOKENS, self.asks.append, self.cancelled.append, lambda: 12.0, lambda: self.spare)
-        return QuestionSession(make_item(), PROMPT, 0, terms, self.journal, most=most)
+        terms = make_terms(SPEC, self.asks.append, self.cancelled.append, ahead=lambda: self.spare)
+        return QuestionSession(make_item(), 0, terms, self.journal, most=most)
 
     def start(self, ask: Ask) -> None:
         ask.request_id = f"r{ask.sample_index}"
@@ -128,8 +127,7 @@ async def test_the_end_of_a_question_cuts_what_runs_and_withdraws_what_waits():
 
 async def test_a_cut_sample_has_no_place_in_the_vote_when_the_question_is_asked_again():
     worker = Worker(spare=0)
-    key = prompt_key(SPEC, PROMPT, SPEC.sampling.temperature)
     for index, reason in enumerate(["stop", "interrupted", "stop"]):
-        worker.journal[(key, index)] = make_sample(index=index, prompt_key=key, finish_reason=reason)
+        worker.journal[(KEY, index)] = make_sample(index=index, prompt_key=KEY, finish_reason=reason)
     drawn = await worker.session().sample(2, value=1.0)
     assert [s.sample_index for s in drawn] == [0, 2]

@@ -1,43 +1,28 @@
 import math
-import random
 
 import pytest
 
 from actors.audit import AUDIT_BID, is_audited, run_audit
 from budgets.evidence import Evidence
-from pipeline.errors import BudgetDenied
 from pipeline.records import StopReason
 from pipeline.status import status_of
 from strategies.self_consistency import SelfConsistency
-from tests.factories import make_item, make_sample
+from tests.factories import make_item
+from tests.fake_session import FakeSession
 from tests.unit.actors.test_station import ALL, ids, make_job, outcome, spent, work
 
-PLAIN = SelfConsistency(min_samples=1, max_samples=7, evidence=Evidence("votes"))
+VOTES = SelfConsistency(min_samples=1, max_samples=7, evidence=Evidence("votes"))
 
 
-class Recorded:
+def recorded(answers: str, paid: int) -> FakeSession:
     """A session over answers already there; beyond ``paid`` of them the market refuses."""
-
-    def __init__(self, answers: str, paid: int) -> None:
-        self.answers, self.paid, self.at = answers, paid, 0
-        self.bids: list[float] = []
-        self.rng = random.Random(0)
-        self.expected_tokens = 10.0
-
-    async def sample(self, n=1, *, value, temperature=None):
-        self.bids.append(value)
-        if self.at >= self.paid:
-            raise BudgetDenied(1.0)
-        self.at += 1
-        return [make_sample(index=self.at - 1, answer=self.answers[self.at - 1])]
-
-    def cancel(self) -> None: ...
+    return FakeSession(list(answers), budget=paid)
 
 
 async def audited(answers: str, paid: int = 7):
-    session = Recorded(answers, paid)
-    early = await PLAIN.solve(make_item(), Recorded(answers, 7))
-    audit = await run_audit(PLAIN.unstopped(), make_item(), session, early, used=4)
+    session = recorded(answers, paid)
+    early = await VOTES.solve(make_item(), recorded(answers, 7))
+    audit = await run_audit(VOTES.unstopped(), make_item(), session, early, used=4)
     return early, audit, session
 
 
@@ -50,9 +35,9 @@ async def test_a_vote_that_turns_after_the_early_stop_is_a_flip():
 
 async def test_a_flip_is_seen():
     loose = SelfConsistency(min_samples=1, max_samples=5, confidence=0.7, evidence=Evidence("votes"))
-    early = await loose.solve(make_item(), Recorded("abbbb", 5))
+    early = await loose.solve(make_item(), recorded("abbbb", 5))
     assert (early.answer, early.votes) == ("a", 1)
-    audit = await run_audit(loose.unstopped(), make_item(), Recorded("abbbb", 5), early, used=1)
+    audit = await run_audit(loose.unstopped(), make_item(), recorded("abbbb", 5), early, used=1)
     assert (audit.answer, audit.flipped, audit.samples) == ("b", True, 4)
 
 
@@ -64,11 +49,11 @@ async def test_an_audit_that_is_not_paid_to_its_end_says_nothing():
 async def test_an_audit_that_is_refused_while_its_vote_is_flat_says_nothing():
     # Settled on the first answer, then four to four: refused there, the vote calls itself hopeless.
     votes, loose = "abbaabba", SelfConsistency(max_samples=12, confidence=0.6, evidence=Evidence("votes"))
-    early = await loose.solve(make_item(), Recorded(votes, 8))
+    early = await loose.solve(make_item(), recorded(votes, 8))
     assert (early.answer, early.votes, early.stop_reason) == ("a", 1, StopReason.SETTLED)
-    refused = await loose.unstopped().solve(make_item(), Recorded(votes, 8))
+    refused = await loose.unstopped().solve(make_item(), recorded(votes, 8))
     assert refused.stop_reason is StopReason.HOPELESS
-    audit = await run_audit(loose.unstopped(), make_item(), Recorded(votes, 8), early, used=1)
+    audit = await run_audit(loose.unstopped(), make_item(), recorded(votes, 8), early, used=1)
     assert (audit.flipped, audit.samples) == (None, 7)
 
 

@@ -15,9 +15,8 @@ from budgets.messages import WorkerReport
 from budgets.wallet import Wallet
 from pipeline.budget_spec import budget_units, cost_model
 from pipeline.driver import prepare
-from pipeline.records import Answer, StopReason, Verdict
-from pipeline.run import open_run
-from pipeline.spending import spent_by_life, total, usage_by_life
+from pipeline.records import Answer, Judged, StopReason, Verdict
+from pipeline.spending import spent_by_life, total
 from pipeline.status import status_of
 from pipeline.store import Store
 from tests.factories import make_sample
@@ -55,16 +54,15 @@ async def work(spec) -> Market:
 def check_books(spec, market: Market) -> None:
     """Live ledger, a ledger restored from the directory, and what ``status`` tells are one."""
     store, cost = Store.open(spec.output), cost_model(spec.budget)
-    run = open_run(spec.output)
     assert market.ledger.reserved == 0
     assert market.ledger.spent <= budget_units(spec.budget)
-    assert market.ledger.spent == sum(spent_by_life(store, run.commits, cost).values())
+    assert market.ledger.spent == sum(spent_by_life(store, cost).values())
     again = restore_market(store, budget_units(spec.budget), store.read_plan(), cost)
     assert again.ledger.spent == market.ledger.spent
     use = status_of(spec.output).budget
     assert use is not None
     assert use.spent <= use.total
-    usage = total(usage_by_life(store, run.commits))
+    usage = total(store.journal_usage())
     assert cost.of_usage(usage) == market.ledger.spent
     assert usage.billed == sum(answer["tokens"] for answer in outcome(spec)[0])
 
@@ -115,8 +113,16 @@ def begin_verified(tmp_path, price):
     second = make_sample("q001", 0, prompt_tokens=10, completion_tokens=5, writer="w-1")
     store.journal(0, [first], "w-0", 1)
     store.journal(0, [second], "w-1", 1)
-    judged = [replace(one, verdicts=(Verdict("numeric", 1.0, tokens=7),)) for one in (first, second)]
+    said = (Verdict("numeric", 1.0, tokens=7),)
+    judged = [replace(one, verdicts=said) for one in (first, second)]
     return spec, store, shards, judged
+
+
+def check(store: Store, judged) -> None:
+    """w-0 checks both samples."""
+    store.note(
+        0, [Judged(one.item_id, one.prompt_key, one.sample_index, one.verdicts, "w-0") for one in judged], "w-0", 2
+    )
 
 
 def commit(store: Store, judged, writer: str) -> None:
@@ -143,6 +149,7 @@ def test_verification_is_spent_once_and_a_restored_ledger_agrees_with_a_live_one
         wallet.settle(worst, cost.of_all([sample]))
         wallet.take_settlements(0)
         market.sync(WorkerReport(life, 2, settlements=wallet.settlements, spent=wallet.spent, capacity=1))
+    check(store, judged)
     commit(store, judged, "w-0")
     # 6 + 10 prompt tokens at 100,000, 4 cached at 10,000, 25 at 400,000, and 14 of the verifier at 200,000.
     by_hand = 16 * 100_000 + 4 * 10_000 + 25 * 400_000 + 14 * 200_000
@@ -155,13 +162,14 @@ def test_verification_is_spent_once_and_a_restored_ledger_agrees_with_a_live_one
     assert status.budget.spent == pytest.approx(by_hand / 10**12, rel=1e-12)
 
 
-def test_what_a_dead_worker_is_proven_to_have_spent_includes_its_commits(tmp_path):
+def test_what_a_dead_worker_is_proven_to_have_spent_includes_its_checks(tmp_path):
     price = {**PRICE, "verifiers": {"numeric": 0.20}}
     spec, store, _, judged = begin_verified(tmp_path, price)
     cost = cost_model(spec.budget)
-    before = spent_by_life(store, store.commits(), cost)
+    before = spent_by_life(store, cost)
+    check(store, judged)
     commit(store, judged, "w-0")
-    after = spent_by_life(Store.open(spec.output), store.commits(), cost)
+    after = spent_by_life(Store.open(spec.output), cost)
     assert before == {"w-0": 600_000 + 40_000 + 8_000_000, "w-1": 1_000_000 + 2_000_000}
     assert after == {"w-0": before["w-0"] + 14 * 200_000, "w-1": before["w-1"]}
 

@@ -15,6 +15,7 @@ from budgets.market import Market
 from budgets.messages import Reply, WorkerReport
 from pipeline.errors import EngineError
 from pipeline.spec import JobSpec
+from pipeline.spending import spent_by_life
 from tests.unit.actors.test_station import ALL, begin, ids, make_job, outcome, spent
 
 SLOW = {"max_num_seqs": 2, "options": {"seconds": 0.01}}
@@ -81,7 +82,7 @@ class Crew:
         except EngineError:
             self.gone.add(life)
             self.store.record_death(life)
-            self.market.worker_lost(life, self.store.journal_spent().get(life, 0))
+            self.market.worker_lost(life, spent_by_life(self.store).get(life, 0))
             await self.live(f"{life}x", self.engine(self.spec))
 
     async def work(self, lender: ScriptedEngine, borrower: ScriptedEngine) -> None:

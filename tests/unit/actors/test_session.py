@@ -5,15 +5,37 @@ import pytest
 
 from actors.desk import Ask
 from actors.engines.base import Prompt
-from actors.session import QuestionSession, Terms, prompt_key
+from actors.session import QuestionSession, Terms
+from actors.ways import prompt_key
 from budgets.cost import TOKENS
 from pipeline.errors import BudgetDenied
 from pipeline.records import Sample
+from strategies.base import Draw
 from tests.factories import make_item, make_sample, make_spec
 
 SPEC = make_spec()
 PROMPT = Prompt((1, 2, 3), "one two three")
-KEY = prompt_key(SPEC, PROMPT, 1.0)
+KEY = prompt_key(SPEC, PROMPT, Draw(temperature=1.0))
+
+
+class NoChecks:
+    """No verifiers."""
+
+    cost, worst_of = TOKENS, {}
+
+    async def check(self, item, samples, verifier, seen):
+        raise AssertionError("nothing to check here")
+
+    def submit_check(self, check):
+        raise AssertionError("nothing to check here")
+
+    def log(self, shard_id, record):
+        raise AssertionError("nothing was said")
+
+
+def make_terms(spec, submit, cancel, **more) -> Terms:
+    """Terms of a fake worker whose samples cost 12 tokens, and whose every prompt has three."""
+    return Terms(spec, TOKENS, submit, cancel, lambda model: 12.0, lambda item, draw: PROMPT, NoChecks(), **more)
 
 
 class Worker:
@@ -24,7 +46,7 @@ class Worker:
         self.cancelled: list[str] = []
 
     def terms(self) -> Terms:
-        return Terms(SPEC, TOKENS, self.asks.append, self.cancelled.append, lambda: 12.0)
+        return make_terms(SPEC, self.asks.append, self.cancelled.append)
 
     def pay(self, index: int) -> None:
         ask = next(ask for ask in self.asks if ask.sample_index == index)
@@ -36,7 +58,7 @@ class Worker:
 
 def make_session(worker: Worker, journal: list[Sample] = (), **fields) -> QuestionSession:
     paid = {(sample.prompt_key, sample.sample_index): sample for sample in journal}
-    return QuestionSession(make_item(), PROMPT, 0, worker.terms(), paid, **fields)
+    return QuestionSession(make_item(), 0, worker.terms(), paid, **fields)
 
 
 async def asked(worker: Worker, count: int) -> None:
@@ -124,24 +146,34 @@ async def test_expected_tokens_move_from_the_datasets_mean_to_the_questions_own(
     worker = Worker()
     paid = [make_sample(index=i, prompt_key=KEY, completion_tokens=100) for i in range(30)]
     session = make_session(worker, paid)
-    assert session.expected_tokens == 12.0
+    assert session.expected_tokens() == 12.0
     await session.sample(30, value=1.0)
-    assert 90 < session.expected_tokens < 100
+    assert 90 < session.expected_tokens() < 100
 
 
 def test_the_prompt_key_covers_what_shapes_a_sample():
     other_model = make_spec(model={"name": "another"})
     other_sampling = make_spec(sampling={"top_p": 0.5})
     budget = make_spec(budget={"tokens": 5})
+    hot = Draw(temperature=1.0)
+    ways = [
+        Draw(temperature=0.5),
+        Draw(temperature=1.0, top_p=0.5),
+        Draw(temperature=1.0, min_p=0.1),
+        Draw(temperature=1.0, max_tokens=4),
+        Draw(temperature=1.0, model="large"),
+        Draw(temperature=1.0, prefix="So"),
+        Draw(temperature=1.0, cut_below=1.5),
+    ]
     keys = {
-        prompt_key(SPEC, PROMPT, 1.0),
-        prompt_key(SPEC, PROMPT, 0.5),
-        prompt_key(SPEC, dataclasses.replace(PROMPT, text="else"), 1.0),
-        prompt_key(other_model, PROMPT, 1.0),
-        prompt_key(other_sampling, PROMPT, 1.0),
+        KEY,
+        prompt_key(SPEC, dataclasses.replace(PROMPT, text="else"), hot),
+        prompt_key(other_model, PROMPT, hot),
+        prompt_key(other_sampling, PROMPT, hot),
+        *(prompt_key(SPEC, PROMPT, way) for way in ways),
     }
-    assert len(keys) == 5
-    assert prompt_key(budget, PROMPT, 1.0) == KEY
+    assert len(keys) == 4 + len(ways) - 1, "the job's top_p may be said by the job or by the draw"
+    assert prompt_key(budget, PROMPT, hot) == KEY
 
 
 async def test_rng_depends_on_seed_and_item_alone():

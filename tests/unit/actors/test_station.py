@@ -17,6 +17,7 @@ from pipeline.fingerprint import fingerprint_of
 from pipeline.run import open_run
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
+from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from tests.factories import make_spec
 
@@ -70,7 +71,7 @@ def outcome(spec: JobSpec) -> tuple[list[dict], list[dict], list[dict]]:
 
 
 def spent(spec: JobSpec) -> int:
-    return sum(Store.open(spec.output).journal_spent().values())
+    return sum(spent_by_life(Store.open(spec.output)).values())
 
 
 def ids(rows: list[dict]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.judge import Column, Panel, RuleJudge
 from actors.verifier_pool import CheckPool, MemberDied, ProcessDied, Request
-from pipeline.errors import VerifierError
+from pipeline.errors import StrategyError, VerifierError
 from pipeline.records import Item, Sample, Verdict
 from tests.factories import make_item, make_sample, make_spec
 from verifiers.pool_policy import Member, PoolLimits
@@ -237,48 +238,75 @@ def draws(*answers: str) -> list[Sample]:
 
 async def test_equal_answers_are_checked_and_paid_once() -> None:
     by_answer, by_text = Counting(), Counting()
-    panel = Panel([Column("c", True, by_answer), Column("c", False, by_text)])
+    panel = Panel([Column("a", True, by_answer), Column("t", False, by_text)])
     samples = draws("1", "2", "1")
-    verdicts = await panel.verify(ITEM, samples)
+    verdicts = await panel.finish(ITEM, samples)
     assert by_answer.asked == [[0, 1]]
     assert by_text.asked == [[0, 1, 2]]
     assert [(left.score, left.tokens) for left, _ in verdicts] == [(1.0, 3), (0.0, 3), (1.0, 0)]
     assert [(right.score, right.tokens) for _, right in verdicts] == [(1.0, 3), (0.0, 3), (1.0, 3)]
 
 
-async def test_what_was_said_is_not_asked_again_until_it_is_forgotten() -> None:
+async def test_what_was_said_is_not_asked_again_until_the_question_is_finished() -> None:
     work = Counting()
     panel = Panel([Column("c", True, work)])
     samples = draws("1", "2", "3")
-    first = await panel.verify(ITEM, samples[:2])
-    everything = await panel.verify(ITEM, samples)
-    assert everything[:2] == first
+    first = await panel.check(ITEM, samples[:2], "c")
+    assert (await panel.check(ITEM, samples, "c"))[:2] == first
     assert work.asked == [[0, 1], [2]]
-    panel.forget(ITEM)
-    await panel.verify(ITEM, samples)
+    await panel.finish(ITEM, samples)
+    assert work.asked == [[0, 1], [2]]
+    await panel.check(ITEM, samples, "c")
     assert work.asked[-1] == [0, 1, 2]
+
+
+async def test_what_a_journal_says_is_not_asked_again() -> None:
+    work = Counting()
+    panel = Panel([Column("c", True, work)])
+    known, twin, other = draws("1", "1", "2")
+    known = replace(known, verdicts=(Verdict("c", 0.25, tokens=3),))
+    verdicts = await panel.check(ITEM, [twin, other], "c", seen=[known])
+    assert [(said.score, said.tokens) for said in verdicts] == [(0.25, 0), (0.0, 3)]
+    assert work.asked == [[2]]
+
+
+async def test_at_the_end_a_verifier_that_costs_is_asked_nothing_new() -> None:
+    free, dear = Counting(), Counting()
+    panel = Panel([Column("f", True, free), Column("c", True, dear, free=False)])
+    samples = draws("1", "2")
+    samples[0] = replace(samples[0], verdicts=(Verdict("c", 0.5, tokens=3),))
+    rows = await panel.finish(ITEM, samples)
+    assert [[said.verifier for said in row] for row in rows] == [["f", "c"], ["f"]]
+    assert dear.asked == []
+
+
+async def test_an_unknown_verifier_is_a_strategys_mistake() -> None:
+    with pytest.raises(StrategyError, match="no verifier called 'x'"):
+        await Panel([Column("c", True, Counting())]).check(ITEM, draws("1"), "x")
 
 
 async def test_an_error_is_told_and_asked_again_later() -> None:
     work = Counting(fails=1)
     panel = Panel([Column("c", True, work)])
     samples = draws("1", "2")
-    assert await panel.verify(ITEM, samples) == [(Verdict("c", error="not now"),)] * 2
-    assert [said.score for (said,) in await panel.verify(ITEM, samples)] == [1.0, 0.0]
+    assert await panel.check(ITEM, samples, "c") == [Verdict("c", error="not now")] * 2
+    assert [said.score for said in await panel.check(ITEM, samples, "c")] == [1.0, 0.0]
 
 
 async def test_no_more_questions_are_remembered_than_agreed() -> None:
     work = Counting()
     panel = Panel([Column("c", True, work)], remembered=2)
     for name in ("a", "b", "c", "a"):
-        await panel.verify(make_item(name), draws("1"))
+        await panel.check(make_item(name), draws("1"), "c")
     assert len(work.asked) == 4
 
 
 async def test_nothing_to_verify_is_nothing_to_ask() -> None:
     work = Counting()
-    assert await Panel([Column("c", True, work)]).verify(ITEM, []) == []
-    assert await Panel([]).verify(ITEM, draws("1", "2")) == [(), ()]
+    panel = Panel([Column("c", True, work)])
+    assert await panel.finish(ITEM, []) == []
+    assert await panel.check(ITEM, [], "c") == []
+    assert await Panel([]).finish(ITEM, draws("1", "2")) == [(), ()]
     assert work.asked == []
 
 
@@ -286,10 +314,10 @@ async def test_a_judge_verifies_and_judges_with_all_verifiers_in_order() -> None
     kinds = [{"kind": "exact"}, {"kind": "regex", "pattern": "^0$"}, {"kind": "numeric", "tolerance": 2.0}]
     judge = RuleJudge(make_spec(dataset={"reference": "gold"}, verifiers=kinds))
     samples = draws("1", "2")
-    verdicts = await judge.verify(ITEM, samples)
+    assert [said.score for said in await judge.check(ITEM, samples, "numeric")] == [1.0, 1.0]
+    judgement = await judge.judge(ITEM, samples, "1")
+    verdicts = judgement.verdicts
     assert [[said.verifier for said in row] for row in verdicts] == [["exact", "regex", "numeric"]] * 2
     assert [[said.score for said in row] for row in verdicts] == [[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
-    judgement = await judge.judge(ITEM, samples, "1")
-    assert list(judgement.verdicts) == verdicts
     assert judgement.correct is True
     await judge.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.budget_spec import BudgetUse
 from pipeline.errors import StoreError, UsageError
-from pipeline.records import Answer, DeadLetter, Sample, Shard, StopReason, Verdict
+from pipeline.records import Answer, DeadLetter, Judged, Sample, Shard, StopReason, Verdict
 from pipeline.status import RunStatus, status_of, wilson_interval
 from pipeline.store import Store
 from tests.factories import make_sample, make_spec
@@ -106,6 +106,7 @@ def test_verification_counts_as_spent(store: Store) -> None:
     store.journal(0, [plain], "w0", 1)
     assert status_of(store.url).tokens_spent == 10
     judged = replace(plain, verdicts=(Verdict("math", 1.0, tokens=7), Verdict("units", 1.0, tokens=2)))
+    store.note(0, [Judged("a", plain.prompt_key, 0, judged.verdicts, "w0")], "w0", 2)
     store.commit(0, 0, [answer("a", StopReason.SETTLED, True)], [judged], [], [], "w0")
     assert status_of(store.url).tokens_spent == 19
     # A later generation holds the same sample again: it counts once.
@@ -124,6 +125,7 @@ def test_a_budget_in_dollars_is_shown_in_dollars(tmp_path: Path) -> None:
     sample = make_sample("a", 0, prompt_tokens=100, cached_prompt_tokens=80, completion_tokens=30)
     store.journal(0, [sample], "w0", 1)
     judged = replace(sample, verdicts=(Verdict("numeric", 1.0, tokens=5),))
+    store.note(0, [Judged("a", sample.prompt_key, 0, judged.verdicts, "w0")], "w0", 2)
     store.commit(0, 0, [answer("a", StopReason.SETTLED, True)], [judged], [], [], "w0")
     status = status_of(store.url)
     assert (status.tokens_spent, status.tokens_budget) == (20 + 30 + 5, None)

@@ -14,6 +14,7 @@ from budgets.cost import CostModel, Usage
 from pipeline.budget_spec import BudgetSpec
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.records import Sample, Segment, Shard, Verdict
+from pipeline.spending import spent_by_life
 from pipeline.store import Store
 
 JOB = {"seed": 1, "sampling": {"temperature": 0.8}, "budget": {"tokens": 100}}
@@ -180,10 +181,10 @@ def test_journal_spent_counts_what_was_paid_twice(store: Store) -> None:
     store.journal(0, [paid], "worker-2", 0)
     store.record_attempts(0, ["a"], "worker-3", 0)
     assert paid.billed_tokens == 11
-    assert store.journal_spent() == {"worker-1.a": 122, "worker-2": 11}, "verdicts are the commits' to count"
+    assert spent_by_life(store) == {"worker-1.a": 122, "worker-2": 11}, "verdicts are journalled by themselves"
     assert store.journal_usage() == {"worker-1.a": Usage(12, 8, 110), "worker-2": Usage(6, 4, 5)}
     priced = CostModel(prompt=3, cached=1, completion=10)
-    assert store.journal_spent(priced) == {"worker-1.a": 36 + 8 + 1100, "worker-2": 18 + 4 + 50}
+    assert spent_by_life(store, priced) == {"worker-1.a": 36 + 8 + 1100, "worker-2": 18 + 4 + 50}
 
 
 def test_journal_objects_are_never_replaced(store: Store) -> None:
@@ -205,7 +206,7 @@ def test_a_torn_journal_is_an_error(store: Store) -> None:
     store.journal(0, [sample("b")], "w0", 1)
     path = Path(store.url, "journal/000000/w0-000001.parquet")
     path.write_bytes(path.read_bytes()[:-9])
-    for read in (lambda: store.read_journal(0), store.journal_spent):
+    for read in (lambda: store.read_journal(0), lambda: spent_by_life(store)):
         with pytest.raises(StoreError, match=r"w0-000001\.parquet is torn"):
             read()
 

@@ -12,38 +12,20 @@ from hypothesis import strategies as st
 from actors.assembly import make_strategy
 from budgets.evidence import Evidence
 from budgets.stopping import AdaptiveConsistency, EarlyStoppingSelfConsistency, FixedN, PPR1v1
-from pipeline.errors import BudgetDenied, SpecError
+from pipeline.errors import SpecError
 from pipeline.records import Sample, StopReason
 from strategies.base import Solution
 from strategies.self_consistency import SelfConsistency
 from tests.factories import make_item, make_sample, make_spec
-
-
-class RecordedSession:
-    """Hands out recorded samples in order, then denies. Remembers what was bid."""
-
-    expected_tokens = 10.0
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = samples
-        self.drawn = 0
-        self.bids: list[float] = []
-
-    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
-        self.bids.append(value)
-        got = self.samples[self.drawn : self.drawn + n]
-        if not got:
-            raise BudgetDenied(1.0)
-        self.drawn += len(got)
-        return got
+from tests.fake_session import FakeSession
 
 
 def samples_of(answers, logprob: float | None = None) -> list[Sample]:
     return [make_sample(index=i, answer=answer, mean_logprob=logprob) for i, answer in enumerate(answers)]
 
 
-def solve(strategy: SelfConsistency, samples: list[Sample]) -> tuple[Solution, RecordedSession]:
-    session = RecordedSession(samples)
+def solve(strategy: SelfConsistency, samples: list[Sample]) -> tuple[Solution, FakeSession]:
+    session = FakeSession(samples)
     return asyncio.run(strategy.solve(make_item(), session)), session
 
 
@@ -59,12 +41,12 @@ def solve(strategy: SelfConsistency, samples: list[Sample]) -> tuple[Solution, R
 )
 def test_the_rule_decides(rule, drawn, reason):
     solution, session = solve(SelfConsistency(rule=rule), samples_of("a" * 12))
-    assert (session.drawn, solution.stop_reason, solution.votes) == (drawn, reason, drawn)
+    assert (len(session.drawn), solution.stop_reason, solution.votes) == (drawn, reason, drawn)
 
 
 def test_a_fixed_number_of_samples_that_never_parse_is_hopeless():
     solution, session = solve(SelfConsistency(rule=FixedN(3)), samples_of([None] * 9))
-    assert (session.drawn, solution.answer, solution.stop_reason) == (3, None, StopReason.HOPELESS)
+    assert (len(session.drawn), solution.answer, solution.stop_reason) == (3, None, StopReason.HOPELESS)
 
 
 def test_votes_are_plain_and_confidence_is_weighted():
@@ -83,8 +65,8 @@ def test_votes_are_plain_and_confidence_is_weighted():
 def test_unsure_samples_settle_later_than_sure_ones():
     _, sure = solve(SelfConsistency(), samples_of("a" * 20, logprob=-0.001))
     _, unsure = solve(SelfConsistency(), samples_of("a" * 20, logprob=-0.8))
-    assert sure.drawn == 4
-    assert unsure.drawn > 4
+    assert len(sure.drawn) == 4
+    assert len(unsure.drawn) > 4
 
 
 def test_alpha_shapes_the_bid():
@@ -96,19 +78,19 @@ def test_alpha_shapes_the_bid():
 def test_forecast_gives_up_a_flat_vote_by_itself_and_price_does_not():
     flat = samples_of("ab" * 20)
     by_itself, session = solve(SelfConsistency(prune="forecast"), flat)
-    assert (session.drawn, by_itself.stop_reason, by_itself.answer, by_itself.next_value) == (
+    assert (len(session.drawn), by_itself.stop_reason, by_itself.answer, by_itself.next_value) == (
         8,
         StopReason.HOPELESS,
         "a",
         0.0,
     )
     by_price, session = solve(SelfConsistency(prune="price"), flat)
-    assert (session.drawn, by_price.stop_reason) == (40, StopReason.CAPPED)
+    assert (len(session.drawn), by_price.stop_reason) == (40, StopReason.CAPPED)
 
 
 def test_forecast_gives_up_where_nothing_parses():
     solution, session = solve(SelfConsistency(prune="forecast"), samples_of([None] * 40))
-    assert (session.drawn, solution.stop_reason) == (8, StopReason.HOPELESS)
+    assert (len(session.drawn), solution.stop_reason) == (8, StopReason.HOPELESS)
 
 
 def test_forecast_leaves_a_leaning_vote_alone():
@@ -120,7 +102,12 @@ def test_aborted_samples_cost_and_never_vote():
     cut = [make_sample(index=i, answer="b", finish_reason="abort") for i in range(5)]
     kept = [make_sample(index=i, answer="a") for i in range(5, 9)]
     solution, session = solve(SelfConsistency(), cut + kept)
-    assert (solution.answer, solution.votes, session.drawn, solution.stop_reason) == ("a", 4, 9, StopReason.SETTLED)
+    assert (solution.answer, solution.votes, len(session.drawn), solution.stop_reason) == (
+        "a",
+        4,
+        9,
+        StopReason.SETTLED,
+    )
     assert session.bids[5] == pytest.approx(0.5 / math.sqrt(5) / 10)
 
 
@@ -144,7 +131,7 @@ def test_resumed_over_a_longer_record_it_goes_on_as_it_began(votes, cut, prune):
     part, some = solve(strategy, samples[:cut])
     assert (again, same.bids) == (whole, all_of_it.bids)
     assert some.bids == all_of_it.bids[: len(some.bids)]
-    if all_of_it.drawn <= cut and whole.stop_reason is not StopReason.EXHAUSTED:
+    if len(all_of_it.drawn) <= cut and whole.stop_reason is not StopReason.EXHAUSTED:
         assert part.answer == whole.answer
 
 

@@ -1,65 +1,37 @@
 """Strategies on a scripted session: every decision worked out by hand."""
 
 import math
-import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import BudgetDenied
-from pipeline.records import Sample, StopReason
+from pipeline.records import StopReason
 from strategies.base import Solution, Strategy
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
-from tests.factories import make_item, make_sample
+from tests.factories import make_item
+from tests.fake_session import FakeSession
 
 
-class ScriptedSession:
-    """Hands out a script of answers, then denies. Remembers what was bid."""
-
-    expected_tokens = 10.0
-
-    def __init__(self, answers: list[str | None], budget: int | None = None) -> None:
-        self.samples = [make_sample(index=i, answer=answer) for i, answer in enumerate(answers)]
-        self.left = len(answers) if budget is None else budget
-        self.drawn: list[Sample] = []
-        self.bids: list[float] = []
-        self.temperatures: list[float | None] = []
-        self.rng = random.Random(0)
-
-    async def sample(self, n: int = 1, *, value: float, temperature: float | None = None) -> list[Sample]:
-        self.bids.append(value)
-        self.temperatures.append(temperature)
-        got = self.samples[len(self.drawn) : len(self.drawn) + min(n, self.left)]
-        if not got:
-            raise BudgetDenied(1.0)
-        self.left -= len(got)
-        self.drawn += got
-        return got
-
-    def cancel(self) -> None:
-        raise AssertionError("nothing to cancel here")
-
-
-async def solve(strategy: Strategy, session: ScriptedSession) -> Solution:
+async def solve(strategy: Strategy, session: FakeSession) -> Solution:
     return await strategy.solve(make_item(), session)
 
 
 async def test_greedy_takes_one_sample_at_temperature_zero():
-    session = ScriptedSession(["7", "8"])
+    session = FakeSession(["7", "8"])
     solution = await solve(Greedy(), session)
     assert (solution.answer, solution.stop_reason, len(session.drawn)) == ("7", StopReason.CAPPED, 1)
-    assert session.temperatures == [0.0]
+    assert [draw.temperature for draw in session.draws] == [0.0]
     assert session.bids == [math.inf]
 
 
 async def test_greedy_without_money_or_without_an_answer():
-    assert (await solve(Greedy(), ScriptedSession([]))).stop_reason is StopReason.EXHAUSTED
-    assert (await solve(Greedy(), ScriptedSession([None]))).stop_reason is StopReason.HOPELESS
+    assert (await solve(Greedy(), FakeSession([]))).stop_reason is StopReason.EXHAUSTED
+    assert (await solve(Greedy(), FakeSession([None]))).stop_reason is StopReason.HOPELESS
 
 
 async def test_unanimous_votes_settle_at_four():
-    session = ScriptedSession(["7"] * 10)
+    session = FakeSession(["7"] * 10)
     solution = await solve(SelfConsistency(), session)
     assert (solution.answer, solution.stop_reason, solution.votes, len(session.drawn)) == (
         "7",
@@ -68,52 +40,52 @@ async def test_unanimous_votes_settle_at_four():
         4,
     )
     assert solution.confidence >= 0.95
-    assert solution.best == session.samples[0]
+    assert solution.best == session.drawn[0]
 
 
 async def test_one_dissenter_costs_three_more():
     # 4:1 gives .891, 5:1 .9375, 6:1 .9648.
-    session = ScriptedSession(["7", "8"] + ["7"] * 10)
+    session = FakeSession(["7", "8"] + ["7"] * 10)
     solution = await solve(SelfConsistency(), session)
     assert (solution.votes, len(session.drawn)) == (6, 7)
 
 
 async def test_the_minimum_is_bid_at_infinity_and_drawn_together():
-    session = ScriptedSession(["7"] * 10)
+    session = FakeSession(["7"] * 10)
     await solve(SelfConsistency(min_samples=3), session)
     assert session.bids[0] == math.inf
     assert all(math.isfinite(bid) for bid in session.bids[1:])
 
 
 async def test_the_cap():
-    solution = await solve(SelfConsistency(max_samples=4), ScriptedSession(["7", "8", "7", "8"]))
+    solution = await solve(SelfConsistency(max_samples=4), FakeSession(["7", "8", "7", "8"]))
     assert (solution.answer, solution.stop_reason) == ("7", StopReason.CAPPED)
 
 
 async def test_samples_that_never_parse_are_hopeless_at_the_cap_and_counted():
-    session = ScriptedSession([None] * 40)
+    session = FakeSession([None] * 40)
     solution = await solve(SelfConsistency(), session)
     assert (solution.answer, solution.stop_reason, len(session.drawn)) == (None, StopReason.HOPELESS, 40)
 
 
 async def test_outbid_answers_with_what_there_is_and_says_what_more_was_worth():
-    solution = await solve(SelfConsistency(), ScriptedSession(["7", "8", "7"], budget=3))
+    solution = await solve(SelfConsistency(), FakeSession(["7", "8", "7"], budget=3))
     assert (solution.answer, solution.votes, solution.stop_reason) == ("7", 2, StopReason.EXHAUSTED)
     # (1 − P(Binomial(4, ½) ≤ 1)) … the leader's lead is 2:1, P_lead = 11/16; value = (5/16)/√3/10.
     assert math.isclose(solution.next_value, (5 / 16) / math.sqrt(3) / 10)
 
 
 async def test_outbid_with_a_flat_vote_is_hopeless():
-    flat = await solve(SelfConsistency(), ScriptedSession(["7", "8"] * 4, budget=8))
+    flat = await solve(SelfConsistency(), FakeSession(["7", "8"] * 4, budget=8))
     assert (flat.answer, flat.stop_reason) == ("7", StopReason.HOPELESS)
     assert flat.next_value > 0
     # 5:3 of 8 forecasts 25:15 of 40, P_lead .94 < .95; 6:2 forecasts 30:10, P_lead > .99.
-    near = await solve(SelfConsistency(), ScriptedSession(["7", "8", "7", "8", "7", "7", "7", "7"][:8], budget=7))
+    near = await solve(SelfConsistency(), FakeSession(["7", "8", "7", "8", "7", "7", "7", "7"][:8], budget=7))
     assert near.stop_reason is StopReason.EXHAUSTED
 
 
 async def test_no_money_at_all_is_exhausted_without_an_answer():
-    solution = await solve(SelfConsistency(), ScriptedSession([]))
+    solution = await solve(SelfConsistency(), FakeSession([]))
     assert (solution.answer, solution.stop_reason, solution.next_value) == (None, StopReason.EXHAUSTED, math.inf)
 
 
@@ -122,7 +94,7 @@ def test_the_same_journal_gives_the_same_solution_and_never_more_than_the_cap(an
     import asyncio
 
     strategy = SelfConsistency(min_samples=minimum)
-    first, second = ScriptedSession(answers), ScriptedSession(answers)
+    first, second = FakeSession(answers), FakeSession(answers)
     one, two = asyncio.run(solve(strategy, first)), asyncio.run(solve(strategy, second))
     assert one == two
     assert first.drawn == second.drawn
