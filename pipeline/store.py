@@ -220,7 +220,7 @@ class Store:
         self._journal.append(shard_id, samples, writer, seq)
 
     def note(self, shard_id: int, records: Sequence[Judged] | Sequence[Decided], writer: str, seq: int) -> None:
-        """Make verdicts or decisions durable. See ``Journal.note``."""
+        """See ``Journal.note``."""
         self._journal.note(shard_id, records, writer, seq)
 
     def decided(self, shard_id: int) -> dict[str, dict[str, str]]:

@@ -276,7 +276,7 @@ async def test_at_the_end_a_verifier_that_costs_is_asked_nothing_new() -> None:
     samples = draws("1", "2")
     samples[0] = replace(samples[0], verdicts=(Verdict("c", 0.5, tokens=3),))
     rows = await panel.finish(ITEM, samples)
-    assert [[said.verifier for said in row] for row in rows] == [["f", "c"], ["f"]]
+    assert [[(said.score, said.tokens) for said in row] for row in rows] == [[(1.0, 3), (0.5, 3)], [(0.0, 3)]]
     assert dear.asked == []
 
 

@@ -1,0 +1,29 @@
+"""What every strategy's section says of itself. Pydantic only."""
+
+from __future__ import annotations
+
+from pipeline.section import Section
+
+
+class StrategySection(Section):
+    """Base of all kinds."""
+
+    @property
+    def least(self) -> int:
+        """Samples every question gets before any gets more."""
+        return 1
+
+    @property
+    def most(self) -> int:
+        """No question gets more samples than these."""
+        return 1
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Names of the verifiers it steers by."""
+        return ()
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Names of the job's further models it asks."""
+        return ()
