@@ -20,6 +20,9 @@ from pipeline.records import Item, Judged, Sample, Verdict
 from pipeline.spec import JobSpec
 from pipeline.verifier_kinds import label_of, worst_tokens
 
+CHECK_CUT = "the check was cut"
+"""The error of a check that the end of a life cut: it is made again when it is asked for again."""
+
 
 class CheckTerms(Protocol):
     """What checks need of the worker they run in."""
@@ -80,7 +83,7 @@ class Checks:
         self, samples: Sequence[Sample], verifier: str, value: float, seen: Sequence[Sample]
     ) -> list[Verdict]:
         """See ``strategies.base.Session.verify``. ``seen``: samples of the question with what was said of them."""
-        known = [said_by(sample, verifier) for sample in samples]
+        known = [_standing(sample, verifier) for sample in samples]
         asked = [sample for sample, verdict in zip(samples, known, strict=True) if verdict is None]
         if asked:
             fresh = iter(await self._ask(asked, verifier, value, seen))
@@ -97,7 +100,7 @@ class Checks:
                 verdicts = await self._terms.check(self._item, samples, verifier, seen)
             except asyncio.CancelledError:
                 # Nobody knows what it had cost by then: no more than this.
-                cut = Verdict(verifier, error="the check was cut", tokens=self._terms.worst_of[verifier])
+                cut = Verdict(verifier, error=CHECK_CUT, tokens=self._terms.worst_of[verifier])
                 self._keep(samples, [cut] * len(samples) if worst else [])
                 raise
             self._keep(samples, verdicts)
@@ -129,6 +132,11 @@ class Checks:
         if tokens is None:
             raise StrategyError(f"the job has no verifier called {verifier!r}")
         return self._terms.cost.of_verdict(Verdict(verifier, tokens=tokens))
+
+
+def _standing(sample: Sample, verifier: str) -> Verdict | None:
+    verdict = said_by(sample, verifier)
+    return None if verdict is not None and verdict.error == CHECK_CUT else verdict
 
 
 def with_verdict(sample: Sample, verdict: Verdict) -> Sample:

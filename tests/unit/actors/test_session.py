@@ -6,10 +6,12 @@ import pytest
 from actors.desk import Ask
 from actors.engines.base import Prompt
 from actors.session import QuestionSession, Terms
+from actors.ways import asked as asked_as
 from actors.ways import prompt_key
 from budgets.cost import TOKENS
-from pipeline.errors import BudgetDenied
-from pipeline.records import Sample
+from budgets.experience import Lesson
+from pipeline.errors import BudgetDenied, RequestRejected
+from pipeline.records import Item, Message, Sample
 from strategies.base import Draw
 from tests.factories import make_item, make_sample, make_spec
 
@@ -179,3 +181,61 @@ def test_the_prompt_key_covers_what_shapes_a_sample():
 async def test_rng_depends_on_seed_and_item_alone():
     first, second = make_session(Worker()), make_session(Worker())
     assert first.rng.random() == second.rng.random()
+
+
+async def test_draws_of_several_kinds_run_side_by_side_and_are_numbered_each_by_itself():
+    worker = Worker()
+    session = make_session(worker)
+    cold, hot = Draw(temperature=0.1), Draw(temperature=2.0)
+    task = asyncio.create_task(session.sample_each([cold, hot, cold], value=1.0))
+    await asked(worker, 3)
+    assert [(ask.draw, ask.sample_index) for ask in worker.asks] == [(cold, 0), (hot, 0), (cold, 1)]
+    for ask in reversed(worker.asks):
+        ask.paid.set_result(make_sample(index=ask.sample_index, prompt_key=ask.prompt_key))
+    keys = [(sample.prompt_key, sample.sample_index) for sample in await task]
+    assert keys == [(ask.prompt_key, ask.sample_index) for ask in worker.asks]
+    assert len({key for key, _ in keys}) == 2
+    again = asyncio.create_task(session.sample(1, value=1.0, draw=hot))
+    await asked(worker, 4)
+    assert worker.asks[3].sample_index == 1
+    again.cancel()
+
+
+async def test_a_decision_is_made_once_and_kept():
+    kept = []
+    terms = make_terms(
+        SPEC,
+        [].append,
+        [].append,
+        decided=lambda *said: kept.append(said),
+        experience=lambda: {("arm", "a"): Lesson(3)},
+    )
+    session = QuestionSession(make_item(), 4, terms, {})
+    assert await session.decide("arm", lambda known: f"{known[('arm', 'a')].count} seen") == "3 seen"
+    assert await session.decide("arm", lambda known: "another") == "3 seen"
+    assert kept == [(4, "q1", "arm", "3 seen")]
+    resumed = QuestionSession(make_item(), 4, terms, {}, decisions={"arm": "3 seen"})
+    assert await resumed.decide("arm", lambda known: "another") == "3 seen"
+
+
+async def test_lessons_are_taught_once_when_the_question_ends():
+    taught = []
+    session = QuestionSession(make_item(), 0, make_terms(SPEC, [].append, [].append, teach=taught.append), {})
+    session.learn("arm", "a", 0.25, 7.0)
+    session.learn("arm", "a", 0.5, 9.0)
+    assert taught == []
+    await session.finish()
+    await session.finish()
+    assert taught == [{("arm", "a"): Lesson(1, 0.5, 0.25, 9.0)}]
+
+
+def test_a_chat_is_asked_another_last_user_turn():
+    turns = (Message("system", "s"), Message("user", "one"), Message("assistant", "a"), Message("user", "two"))
+    item = Item("q", messages=turns)
+    assert asked_as(item, None) is item
+    assert asked_as(item, "three").messages == (*turns[:3], Message("user", "three"))
+    assert asked_as(make_item(), "three").prompt == "three"
+    with pytest.raises(RequestRejected, match="empty"):
+        asked_as(item, "  ")
+    with pytest.raises(RequestRejected, match="no user turn"):
+        asked_as(Item("q", messages=turns[:1]), "three")

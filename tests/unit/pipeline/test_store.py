@@ -13,9 +13,10 @@ import pytest
 from budgets.cost import CostModel, Usage
 from pipeline.budget_spec import BudgetSpec
 from pipeline.errors import RunMismatch, StoreError, UsageError
-from pipeline.records import Sample, Segment, Shard, Verdict
+from pipeline.records import Decided, Judged, Sample, Segment, Shard, Verdict
 from pipeline.spending import spent_by_life
 from pipeline.store import Store
+from tests.factories import make_sample
 
 JOB = {"seed": 1, "sampling": {"temperature": 0.8}, "budget": {"tokens": 100}}
 PRINT = {"sampling": "a", "seed": "b"}
@@ -233,3 +234,28 @@ def test_attempts_are_lives_that_ended_with_the_item_in_flight(store: Store) -> 
     assert store.attempts(0, {"w2"}) == {"a": 1, "b": 1}
     assert store.attempts(0, {"w3"}) == store.attempts(0, set()) == store.attempts(2) == {}
     assert store.attempts(1) == {"e": 1}
+
+
+def test_verdicts_come_back_with_their_samples(store: Store) -> None:
+    first, second = make_sample("a", 0), make_sample("a", 1)
+    store.journal(0, [first, second], "w0", 1)
+    store.note(0, [Judged("a", "k", 0, (Verdict("math", error="not now", tokens=3),), "w0")], "w0", 2)
+    store.note(0, [Judged("a", "k", 0, (Verdict("math", 1.0, tokens=4),), "w1")], "w1", 1)
+    store.note(0, [Judged("a", "k", 0, (Verdict("math", 0.0, tokens=5),), "w2")], "w2", 1)
+    more = [Judged("a", "k", 1, (Verdict("math", 0.5),), "w2"), Judged("a", "k", 1, (Verdict("x", 1.0),), "w2")]
+    store.note(0, more, "w2", 2)
+    found = store.read_journal(0)
+    assert [sample.verdicts for sample in found] == [
+        (Verdict("math", 1.0, tokens=4),),
+        (Verdict("math", 0.5), Verdict("x", 1.0)),
+    ]
+    # Two samples of ten tokens, and every check that was paid, whichever stands.
+    assert spent_by_life(store) == {"w0": 23, "w1": 4, "w2": 5}
+
+
+def test_decisions_come_back_by_question_and_the_first_stands(store: Store) -> None:
+    store.note(0, [Decided("a", "arm", "large", "w1"), Decided("b", "arm", "small", "w1")], "w1", 1)
+    store.note(0, [Decided("a", "arm", "small", "w2"), Decided("a", "threshold", "0.9", "w2")], "w2", 1)
+    assert store.decided(0) == {"a": {"arm": "large", "threshold": "0.9"}, "b": {"arm": "small"}}
+    assert store.decided(1) == {}
+    assert store.read_journal(0) == []
