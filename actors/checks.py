@@ -106,21 +106,18 @@ class Checks:
             self._keep(samples, verdicts)
             return verdicts
 
-        if worst:
-            paid: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
-            ask = Check(value, worst * len(samples), self._item, self._shard_id, check, paid)
-            self._terms.submit_check(ask)
-            try:
-                verdicts = await paid
-            finally:
-                # A strategy that goes away in mid-check withdraws what waits; what runs is paid and kept.
-                paid.cancel()
-        else:
-            verdicts = await check()
-        if worst:
-            costs = self._costs.setdefault(verifier, ExpectedTokens())
-            for verdict in verdicts:
-                costs.add(self._terms.cost.of_verdict(verdict))
+        if not worst:
+            return await check()
+        paid: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        self._terms.submit_check(Check(value, worst * len(samples), self._item, self._shard_id, check, paid))
+        try:
+            verdicts = await paid
+        finally:
+            # A strategy that goes away in mid-check withdraws what waits; what runs is paid and kept.
+            paid.cancel()
+        costs = self._costs.setdefault(verifier, ExpectedTokens())
+        for verdict in verdicts:
+            costs.add(self._terms.cost.of_verdict(verdict))
         return verdicts
 
     def _keep(self, samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> None:

@@ -54,8 +54,8 @@ class PromptTemplate:
 
 
 @lru_cache(maxsize=32)
-def compile_template(text: str | None) -> PromptTemplate:
-    """Parse ``dataset.prompt``; None means ``{{ prompt }}``.
+def compile_template(text: str | None, field: str = "dataset.prompt") -> PromptTemplate:
+    """Parse the template in ``field`` of a job; None means ``{{ prompt }}``.
 
     Raises:
         SourceError: the template has a syntax error, or includes other templates.
@@ -71,10 +71,10 @@ def compile_template(text: str | None) -> PromptTemplate:
         template = environment.from_string(text)
     except TemplateSyntaxError as error:
         raise SourceError(
-            f"dataset.prompt: {text!r} is not a Jinja template: {error.message} (line {error.lineno}); mend its syntax"
+            f"{field}: {text!r} is not a Jinja template: {error.message} (line {error.lineno}); mend its syntax"
         ) from None
     if any(True for _ in meta.find_referenced_templates(tree)):
-        raise SourceError(f"dataset.prompt: {text!r} includes another template; write the prompt in one piece")
+        raise SourceError(f"{field}: {text!r} includes another template; write the prompt in one piece")
     columns = meta.find_undeclared_variables(tree) - environment.globals.keys()
     return PromptTemplate(text, tuple(sorted(columns)), template)
 

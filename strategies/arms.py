@@ -35,7 +35,7 @@ class Arm:
         if self.template is not None:
             columns = json.loads(item.payload)
             try:
-                prompt = compile_template(self.template).render({**columns, "prompt": prompt_of(item)})
+                prompt = compile_template(self.template, "template").render({**columns, "prompt": prompt_of(item)})
             except RowFault as fault:
                 raise RequestRejected(f"arm {self.name}: {fault}") from None
         return Draw(prompt=prompt, temperature=self.temperature, top_p=self.top_p, min_p=self.min_p, model=self.model)

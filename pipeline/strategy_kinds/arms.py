@@ -27,7 +27,7 @@ class ArmSpec(Section):
     def _parses(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                compile_template(value)
+                compile_template(value, "template")
             except SourceError as error:
                 raise ValueError(str(error)) from None
         return value
