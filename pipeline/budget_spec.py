@@ -4,8 +4,9 @@ Pure pydantic and exact fractions. Promises: a budget is converted once, rounded
 never above the ceiling the user wrote; more of a budget is never fewer units. Nothing else in Ponder knows a price.
 
 Units of the ledger. Where a token costs the same whatever its class, the unit is the token, and dollars, GPU-hours or
-FLOPs only say how many of them there are; a verifier's fractional rate divides the token by a million. Prices by class
-of token make it the pico-dollar: a price of up to six decimals per million tokens is a whole number of these a token.
+FLOPs only say how many of them there are; a fractional rate of a verifier or of a further model divides the token by a
+million. Prices by class of token make it the pico-dollar: a price of up to six decimals per million tokens is a whole
+number of these a token.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from budgets.cost import CostModel
+from budgets.cost import ByClass, CostModel
 from pipeline.deadline import check_form
 from pipeline.section import Section
 
@@ -34,6 +35,46 @@ _FLOPS_PER_PARAMETER = 2
 out: a few percent of it until the context is many times the model's width."""
 
 _Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelPrice(Section):
+    """What tokens of one of the job's further models cost; a bare number is its ``weight``."""
+
+    weight: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="How many of the main model's tokens one of its tokens counts as"
+    )
+    parameters: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="flops, in place of weight: billions of (active) parameters"
+    )
+    prompt: float | None = Field(None, ge=0, allow_inf_nan=False, description="Dollars per million computed tokens")
+    cached: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Dollars per million prompt tokens from the cache; default: 0"
+    )
+    completion: float | None = Field(None, gt=0, allow_inf_nan=False, description="Dollars per million tokens")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_number(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, handler(core)]}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any) -> Any:
+        return _no_truth_value(value)
+
+    @field_validator("weight", "prompt", "cached", "completion", mode="after")
+    @classmethod
+    def _whole_in_parts(cls, value: float | None) -> float | None:
+        return _six_decimals(value)
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the fields that are set."""
+        return [name for name in ModelPrice.model_fields if getattr(self, name) is not None]
 
 
 class PriceSpec(Section):
@@ -56,20 +97,24 @@ class PriceSpec(Section):
         description="By a verifier's name: dollars per million of its tokens where tokens are priced in dollars; "
         "elsewhere how many of the model's tokens one of its tokens counts as. Default: as a completion token",
     )
+    models: dict[str, ModelPrice] = Field(
+        default_factory=dict,
+        description="By the name of a further model: {prompt, cached, completion} where tokens are priced in dollars; "
+        "elsewhere how many of the main model's tokens one of its tokens counts as. Default: as the main model's",
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _a_number(cls, value: Any) -> Any:
-        if any(isinstance(one, bool) for one in (value.values() if isinstance(value, dict) else [value])):
-            raise ValueError("must be a number, not a truth value")
+        for one in value.values() if isinstance(value, dict) else [value]:
+            _no_truth_value(one)
         return value
 
     @field_validator("prompt", "cached", "completion", "verifiers", mode="after")
     @classmethod
     def _whole_in_parts(cls, value: Any) -> Any:
         for rate in value.values() if isinstance(value, dict) else [value]:
-            if rate is not None and (_exact(rate) * _PARTS).denominator != 1:
-                raise ValueError(f"{rate!r} has more than six decimals: round it, so that costs add up exactly")
+            _six_decimals(rate)
         return value
 
 
@@ -116,8 +161,7 @@ class BudgetSpec(Section):
     @field_validator(*KINDS, "audit", mode="before")
     @classmethod
     def _a_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("must be a number, not a truth value")
+        _no_truth_value(value)
         if isinstance(value, str):
             # YAML 1.1 reads 5e7 as text.
             try:
@@ -148,6 +192,8 @@ class BudgetSpec(Section):
         idle = [name for name in _unused(self, needed) if getattr(self.price, name) is not None]
         if idle:
             raise ValueError(f"price.{idle[0]} prices nothing here: leave it out of a budget in {self.kind}")
+        for name, price in self.price.models.items():
+            _check_model(self, name, price)
         if budget_units(self) < cost_model(self).completion:
             raise ValueError(
                 f"{self.kind}: {self.amount!r} pays for less than one completion token; raise it, or mend price"
@@ -174,18 +220,25 @@ class BudgetUse:
 
 def cost_model(budget: BudgetSpec) -> CostModel:
     """What a token costs in the ledger's units."""
-    rates = {name: _exact(rate) for name, rate in budget.price.verifiers.items()}
+    price = budget.price
+    rates = {name: _exact(rate) for name, rate in price.verifiers.items()}
     if _by_class(budget):
-        price = budget.price
         each = {name: int(rate * _PARTS) for name, rate in rates.items()}
-        prompt, cached, completion = (
-            int(_exact(rate or 0.0) * _PARTS) for rate in (price.prompt, price.cached, price.completion)
+        prompt, cached, completion = _pico(price)
+        return CostModel(
+            prompt, cached, completion, each, PICO_DOLLAR, {name: _pico(one) for name, one in price.models.items()}
         )
-        return CostModel(prompt, cached, completion, each, PICO_DOLLAR)
-    if all(rate.denominator == 1 for rate in rates.values()):
-        return CostModel(verifier={name: int(rate) for name, rate in rates.items()}, unit=TOKEN)
-    parts = {name: int(rate * _PARTS) for name, rate in rates.items()}
-    return CostModel(_PARTS, 0, _PARTS, parts, MICRO_TOKEN)
+    weights = {name: _weight(budget, one) for name, one in price.models.items()}
+    whole = all(rate.denominator == 1 for rate in (*rates.values(), *weights.values()))
+    parts = 1 if whole else _PARTS
+    return CostModel(
+        parts,
+        0,
+        parts,
+        {name: int(rate * parts) for name, rate in rates.items()},
+        TOKEN if whole else MICRO_TOKEN,
+        {name: ByClass(int(weight * parts), 0, int(weight * parts)) for name, weight in weights.items()},
+    )
 
 
 def budget_units(budget: BudgetSpec) -> int:
@@ -229,12 +282,56 @@ def _needed(budget: BudgetSpec) -> tuple[str, ...]:
 
 def _unused(budget: BudgetSpec, needed: tuple[str, ...]) -> list[str]:
     # A rate serves every forecast; a price for cached tokens goes with those of the others.
-    welcome = {*needed, "tokens_per_second", "verifiers", *(["cached"] if "completion" in needed else [])}
+    welcome = {*needed, "tokens_per_second", "verifiers", "models", *(["cached"] if "completion" in needed else [])}
     return [name for name in PriceSpec.model_fields if name not in welcome]
 
 
 def _by_class(budget: BudgetSpec) -> bool:
     return budget.kind == "dollars" and budget.price.gpu_hour is None
+
+
+def _check_model(budget: BudgetSpec, name: str, price: ModelPrice) -> None:
+    """Raise ValueError unless ``price`` is of the form that the budget's kind takes."""
+    field, given = f"price.models.{name}", price.given
+    if _by_class(budget):
+        missing = [each for each in ("prompt", "completion") if each not in given]
+        if missing:
+            raise ValueError(f"{field} needs {missing[0]}: {_MENDS[missing[0]]}")
+        allowed = {"prompt", "cached", "completion"}
+    else:
+        allowed = {"weight", "parameters"} if budget.kind == "flops" else {"weight"}
+        if len(allowed.intersection(given)) != 1:
+            forms = " or {parameters: billions}" if budget.kind == "flops" else ""
+            raise ValueError(f"{field}: say how many of the main model's tokens one of its counts as, like 8{forms}")
+    idle = [each for each in given if each not in allowed]
+    if idle:
+        raise ValueError(f"{field}.{idle[0]} prices nothing here: leave it out of a budget in {budget.kind}")
+
+
+def _pico(price: PriceSpec | ModelPrice) -> ByClass:
+    """Pico-dollars a token, of dollars per million."""
+    return ByClass(*(int(_exact(rate or 0.0) * _PARTS) for rate in (price.prompt, price.cached, price.completion)))
+
+
+def _weight(budget: BudgetSpec, price: ModelPrice) -> Fraction:
+    """How many of the main model's tokens one counts as; a ratio of sizes is rounded up to a millionth, so that the
+    ceiling stays one."""
+    if price.parameters is None:
+        return _exact(price.weight or 0.0)
+    ratio = _exact(price.parameters) / _exact(budget.price.parameters or 0.0)
+    return Fraction(math.ceil(ratio * _PARTS), _PARTS)
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a truth value")
+    return value
+
+
+def _six_decimals(rate: float | None) -> float | None:
+    if rate is not None and (_exact(rate) * _PARTS).denominator != 1:
+        raise ValueError(f"{rate!r} has more than six decimals: round it, so that costs add up exactly")
+    return rate
 
 
 def _unit_value(budget: BudgetSpec) -> Fraction:

@@ -13,16 +13,11 @@ from typing import Any
 
 from pipeline.spec import JobSpec
 
+MODEL_FIELDS = ("name", "revision", "tokenizer", "dtype", "engine", "max_model_len", "options")
+"""Fields of a model that decide its samples; the others say how fast it runs."""
+
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "model": (
-        "model.name",
-        "model.revision",
-        "model.tokenizer",
-        "model.dtype",
-        "model.engine",
-        "model.max_model_len",
-        "model.options",
-    ),
+    "model": tuple(f"model.{name}" for name in MODEL_FIELDS),
     "prompts": ("dataset.prompt", "dataset.messages", "dataset.id", "dataset.reference", "dataset.stakes"),
     "sampling": ("sampling",),
     "strategy": ("strategy",),
@@ -32,6 +27,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
 }
 """Each section's fields of the job. ``data`` is compared by the source's digest; its fields only explain a diff."""
+
+MODELS = "models"
+"""The section of a job's further models; a job without them has none, so that runs of before keep their fingerprint."""
 
 RULE = "strategy"
 """The section that says how answers are selected: a finished run may be selected again by another one."""
@@ -43,6 +41,8 @@ def fingerprint_of(spec: JobSpec, data: str) -> dict[str, str]:
     """Section name → SHA-256 (hex) of its canonical JSON. ``data`` is the source's digest of what it will read."""
     job = spec.model_dump(mode="json")
     digests = {name: _digest([_field(job, path) for path in paths]) for name, paths in SECTIONS.items()}
+    if spec.models:
+        digests[MODELS] = _digest({path: _field(job, path) for path in _model_paths(job)})
     return {**digests, "data": _digest(data)}
 
 
@@ -50,9 +50,16 @@ def diff(old_job: dict[str, Any], new_job: dict[str, Any], sections: Iterable[st
     """One line a changed field of ``sections``, like ``sampling.temperature: 0.8 (run) → 0.5 (job)``."""
     lines: list[str] = []
     for section in sections:
-        changed = [line for path in SECTIONS.get(section, (section,)) for line in _changes(path, old_job, new_job)]
+        paths = SECTIONS.get(section, (section,))
+        if section == MODELS:
+            paths = tuple(dict.fromkeys([*_model_paths(old_job), *_model_paths(new_job)]))
+        changed = [line for path in paths for line in _changes(path, old_job, new_job)]
         lines += changed or [f"{section}: changed, though the job's fields are equal (the content behind them is not)"]
     return "\n".join(lines)
+
+
+def _model_paths(job: dict[str, Any]) -> list[str]:
+    return [f"{MODELS}.{model}.{name}" for model in sorted(job.get(MODELS) or {}) for name in MODEL_FIELDS]
 
 
 def _changes(path: str, old_job: dict[str, Any], new_job: dict[str, Any]) -> Iterator[str]:

@@ -308,7 +308,7 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
         raise UsageError(f"output {store.url}: not empty, yet holds no {RUN}; name an empty or new directory")
     info = store.run_info()
     changed = [
-        name for name in sorted(info.fingerprint | fingerprint) if info.fingerprint.get(name) != fingerprint[name]
+        name for name in sorted(info.fingerprint | fingerprint) if info.fingerprint.get(name) != fingerprint.get(name)
     ]
     if changed:
         changes = diff(info.job, spec.model_dump(mode="json"), changed).replace("\n", "\n  ")

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from budgets.cost import Usage
+from budgets.cost import ByClass, Usage
 from pipeline.errors import StoreError
 from pipeline.filesystem import Files
 from pipeline.records import Decided, Judged, Sample, Verdict, columns_of, from_row, to_row
@@ -40,8 +40,8 @@ _VERDICTS = re.compile(r"journal/\d+/verdicts-(?P<writer>.+)-\d+\.parquet")
 _DECIDED = re.compile(r"journal/\d+/decided-(?P<writer>.+)-\d+\.parquet")
 _MARKS = re.compile(r"journal/\d+/(?P<mark>attempts|released)-(?P<writer>.+)-(?P<seq>\d+)\.json")
 
-TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
-"""Columns of ``Sample`` that generation is billed by."""
+TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens", "model"]
+"""Columns of ``Sample`` that generation is billed by; files from before there were several models have no last one."""
 VERDICT_COLUMNS = ["verdicts.list.element.verifier", "verdicts.list.element.tokens"]
 """Columns of ``Sample`` that verification is billed by."""
 
@@ -197,10 +197,22 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
 
 
 def usage_of(samples: Any) -> Usage:
-    """Tokens by class of a table that has ``TOKEN_COLUMNS``, and of its verdicts where it has ``VERDICT_COLUMNS``."""
-    prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS)
+    """Tokens by class and model of a table that has ``TOKEN_COLUMNS``, and of its verdicts where it has
+    ``VERDICT_COLUMNS``."""
     verifying = verifying_of(samples) if "verdicts" in samples.column_names else {}
-    return Usage(prompt - cached, cached, completion, verifying)
+    if "model" not in samples.column_names:
+        return Usage(*_by_class(samples), verifying)
+    models = {str(name): _by_class(samples.filter(pc.equal(samples["model"], name))) for name in _names(samples)}
+    return Usage(*models.pop("", ByClass()), verifying, models)
+
+
+def _names(samples: Any) -> list[str]:
+    return sorted(pc.unique(samples["model"]).to_pylist())
+
+
+def _by_class(samples: Any) -> ByClass:
+    prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS[:3])
+    return ByClass(prompt - cached, cached, completion)
 
 
 def verifying_of(table: Any) -> dict[str, int]:

@@ -6,11 +6,12 @@ are errors. ``load`` turns every problem into one ``SpecError`` that names the f
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.budget_spec import BudgetSpec as BudgetSpec
 from pipeline.errors import SpecError
@@ -93,8 +94,6 @@ class AnswerSpec(Section):
         if self.extract == "json" and not self.field:
             raise ValueError("extract: json needs field")
         if self.pattern is not None:
-            import re
-
             try:
                 re.compile(self.pattern)
             except re.error as error:
@@ -107,7 +106,7 @@ class ClusterSpec(Section):
 
     workers: int = Field(1, ge=1, description="Worker actors, an engine each")
     cpus_per_worker: float = Field(1.0, ge=0)
-    gpus_per_worker: float | None = Field(None, ge=0, description="Default: tensor_parallel on a CUDA build, else 0")
+    gpus_per_worker: float | None = Field(None, ge=0, description="Default: tensor_parallel of all models asked, on a CUDA build, else 0")
     shard_size: int = Field(256, ge=1, description="Questions a shard; a shard is the unit of commit")
     max_open_questions: int = Field(2048, ge=1, description="Open questions a worker holds in memory")
     verifiers: int = Field(1, ge=1, description="Verifier actors, always there")
@@ -128,6 +127,11 @@ class JobSpec(Section):
 
     dataset: DatasetSpec
     model: ModelSpec = ModelSpec()
+    models: dict[str, ModelSpec] = Field(
+        default_factory=dict,
+        description="Further models by a name of yours, for strategies that ask several; one that the strategy does "
+        "not ask is not loaded",
+    )
     sampling: SamplingSpec = SamplingSpec()
     strategy: StrategySpec = SelfConsistencySpec()
     answer: AnswerSpec = AnswerSpec()
@@ -137,13 +141,36 @@ class JobSpec(Section):
     output: str = Field(description="The run's directory: a local path or s3://bucket/prefix", min_length=1)
     seed: int = Field(0, ge=0)
 
+    @property
+    def asked(self) -> dict[str, ModelSpec]:
+        """The models a worker loads, by name: the main one, called "", first, then those the strategy asks."""
+        return {"": self.model, **{name: self.models[name] for name in self.strategy.uses}}
+
+    def with_model(self, name: str) -> JobSpec:
+        """This job with one of its models for the main one; as an engine takes it."""
+        return self.model_copy(update={"model": self.models[name]}) if name else self
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _named(cls, value: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
+        for name in value:
+            if not _MODEL_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} names no model: begin with a letter, go on with letters, digits, _ and -")
+        return value
+
     @model_validator(mode="after")
     def _room(self) -> JobSpec:
-        if self.sampling.max_tokens >= self.model.max_model_len:
-            raise ValueError(
-                f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
-                f"model.max_model_len ({self.model.max_model_len}), which also holds the prompt"
-            )
+        for name, model in {"": self.model, **self.models}.items():
+            if self.sampling.max_tokens >= model.max_model_len:
+                raise ValueError(
+                    f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
+                    f"{field_of(name)}.max_model_len ({model.max_model_len}), which also holds the prompt"
+                )
+        for field, wanted in (("strategy", self.strategy.uses), ("budget.price.models", self.budget.price.models)):
+            unknown = sorted(set(wanted).difference(self.models))
+            if unknown:
+                names = ", ".join(self.models) or "none"
+                raise ValueError(f"{field}: no further model is called {unknown[0]!r}; models has: {names}")
         comparing = [one for one in self.verifiers if needs_reference(one)]
         if comparing and self.dataset.reference is None and not _is_gym(self.dataset):
             raise ValueError(
@@ -163,6 +190,14 @@ class JobSpec(Section):
             names = ", ".join(known) or "none"
             raise ValueError(f"budget.price.verifiers: no verifier is called {unknown[0]!r}; the job has: {names}")
         return self
+
+
+_MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def field_of(model: str) -> str:
+    """The section of the job that describes a model; empty: the main one's."""
+    return f"models.{model}" if model else "model"
 
 
 def _is_gym(dataset: DatasetSpec) -> bool:

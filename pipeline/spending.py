@@ -7,6 +7,7 @@ for ``status`` and for ``plan``. What a process that died had under way is known
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from budgets.cost import TOKENS, CostModel, Usage
 from pipeline.commits import Commit
@@ -28,8 +29,7 @@ def generation_cost(store: Store, commit: Commit, cost: CostModel) -> int:
     """Units the samples of a committed shard cost to generate. Opens no file where all tokens cost the same."""
     if cost.uniform:
         return commit.tokens * cost.completion
-    usage = _read(store, commit)
-    return cost.of_usage(Usage(usage.prompt, usage.cached, usage.completion))
+    return cost.of_usage(replace(_read(store, commit), verifier={}))
 
 
 def verification_cost(store: Store, commit: Commit, cost: CostModel) -> int:

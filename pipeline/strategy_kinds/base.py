@@ -27,3 +27,8 @@ class StrategySection(Section):
     def uses(self) -> tuple[str, ...]:
         """Names of the job's further models it asks."""
         return ()
+
+    @property
+    def by_model(self) -> dict[str, tuple[int, int]] | None:
+        """Model → the fewest and the most samples a question gets of it; None where that cannot be told beforehand."""
+        return None if self.uses else {"": (self.least, self.most)}
