@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.engines.base import Engine
+from actors.engines.fleet import Fleet
 from actors.logbook import Logbook
 from actors.tasks import Tasks
 from budgets.cost import CostModel
@@ -22,7 +22,7 @@ class Life:
     spec: JobSpec
     cost: CostModel
     shards: Mapping[int, Shard]
-    engine: Engine
+    fleet: Fleet
     store: Store
     log: Logbook
     tasks: Tasks

@@ -106,7 +106,7 @@ class Questions:
         if self._exclusive or self._fresh or self._suspects or self._guests:
             return 0
         here = sum(run.open_count for run in self._runs.values()) - self.loans.away + self.loans.hosted
-        return max(0, self._life.engine.capacity - here)
+        return max(0, self._life.fleet.capacity - here)
 
     def may_lend(self, place: Place) -> bool:
         """See ``Host``."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.engines.base import Engine, Prompt
+from actors.engines.base import Prompt
 from pipeline.errors import RequestRejected
 from pipeline.records import Item
 from pipeline.spec import JobSpec
@@ -29,17 +29,6 @@ class Way:
     prompt: Prompt
     key: str
     max_tokens: int
-
-
-def prepare_with(engine: Engine) -> Prepare:
-    """Prompts as ``engine`` computes them."""
-
-    def prepare(item: Item, draw: Draw) -> Prompt:
-        if draw.model:
-            raise RequestRejected(f"the job has no model called {draw.model!r}")
-        return engine.prepare(item, draw.prefix)
-
-    return prepare
 
 
 class Ways:
@@ -83,7 +72,7 @@ def asked(item: Item, prompt: str | None) -> Item:
 
 def prompt_key(spec: JobSpec, prompt: Prompt, draw: Draw) -> str:
     """Hash of everything that shapes a sample: the prompt as the model sees it, the model, and how it is sampled."""
-    model = spec.model
+    model = spec.models[draw.model] if draw.model else spec.model
     changed = {
         name: value
         for name in ("temperature", "top_p", "min_p", "max_tokens")
@@ -91,7 +80,8 @@ def prompt_key(spec: JobSpec, prompt: Prompt, draw: Draw) -> str:
     }
     asked: dict[str, Any] = {
         "prompt": prompt.text,
-        "model": [draw.model] if draw.model else [model.name, model.revision, model.tokenizer, model.dtype],
+        # A further model's name too: two of them may be one model that is run in two ways.
+        "model": [*([draw.model] if draw.model else []), model.name, model.revision, model.tokenizer, model.dtype],
         "sampling": spec.sampling.model_dump() | changed,
     }
     # Only where they are set: the keys of plain draws are those of runs that knew nothing else.

@@ -1,4 +1,4 @@
-"""The worker actor: a Ray shell around ``Station``. Owns one engine; dies with it."""
+"""The worker actor: a Ray shell around ``Station``. Owns an engine a model; dies with any of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 import ray
 
-from actors.engines import start_engine
-from actors.engines.base import Engine
+from actors.engines.fleet import Fleet
 from actors.station import Station
 from actors.verifier import VerifierPool
 from budgets.messages import Reply, WorkerReport
@@ -26,17 +25,17 @@ class WorkerActor:
         # Before the engine: its processes must never be without a guardian.
         self._guardian = guard()
         self._spec, self._life = spec, life
-        self._engine: Engine | None = None
+        self._fleet: Fleet | None = None
         self._station: Station | None = None
 
     async def start(self) -> str:
-        """Load the model. Returns the life's name once the engine is warm. Raises EngineError."""
-        self._engine = await start_engine(self._spec)
+        """Load the models. Returns the life's name once the engines are warm. Raises EngineError."""
+        self._fleet = await Fleet.start(self._spec)
         return self._life
 
     async def run(self, shards: list[Shard], allocator: Any, verifiers: list[Any]) -> None:
         """Work until the allocator says the run is done. Any error ends this life."""
-        assert self._engine is not None, "start() comes first"
+        assert self._fleet is not None, "start() comes first"
 
         async def sync(report: WorkerReport) -> Reply:
             reply: Reply = await allocator.sync.remote(report)
@@ -46,7 +45,7 @@ class WorkerActor:
         station = Station(
             self._spec,
             {shard.shard_id: shard for shard in shards},
-            self._engine,
+            self._fleet,
             Store.open(self._spec.output),
             pool,
             self._life,
@@ -57,7 +56,7 @@ class WorkerActor:
             await station.run(sync)
         finally:
             await pool.close()
-            await self._engine.close()
+            await self._fleet.close()
 
     async def stop(self) -> None:
         """Stop soon: ``run`` then returns with everything paid in the journal."""
@@ -71,7 +70,8 @@ def start_worker(spec: JobSpec, life: str) -> Any:
 
     gpus = spec.cluster.gpus_per_worker
     if gpus is None:
-        gpus = 0 if spec.model.engine != "vllm" or is_cpu_build() else spec.model.tensor_parallel
+        spans = [model.tensor_parallel for model in spec.asked.values() if model.engine == "vllm"]
+        gpus = 0 if is_cpu_build() else sum(spans)
     actor = ray.remote(WorkerActor)
     return actor.options(
         num_cpus=spec.cluster.cpus_per_worker, num_gpus=gpus, max_restarts=0, max_task_retries=0, max_concurrency=16

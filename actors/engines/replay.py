@@ -42,17 +42,18 @@ class ReplayEngine:
             ``sampling.max_tokens``.
     """
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, field: str = "model") -> None:
+        """``field``: the section of the job that ``spec.model`` is from, for messages."""
         options = spec.model.options
         unknown = sorted(set(options) - _KNOWN)
         if unknown:
-            raise SpecError(f"model.options: the replay engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
-        self._pretence = Pretence(_seconds(options.get("seconds", 0.0)))
+            raise SpecError(f"{field}.options: the replay engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
+        self._pretence = Pretence(_seconds(options.get("seconds", 0.0), field))
         self._capacity = spec.model.max_num_seqs
         try:
-            self._recording = Recording.open(spec.model.name, _columns(options.get("columns", {})), text=True)
+            self._recording = Recording.open(spec.model.name, _columns(options.get("columns", {}), field), text=True)
         except UsageError as error:
-            raise SpecError(f"model.name: {error}") from None
+            raise SpecError(f"{field}.name: {error}") from None
         largest = self._recording.largest or 0
         if largest > spec.sampling.max_tokens:
             self._recording.close()
@@ -122,15 +123,15 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
-        raise SpecError(f"model.options.seconds: {value!r} is no number >= 0")
+        raise SpecError(f"{field}.options.seconds: {value!r} is no number >= 0")
     return float(value)
 
 
-def _columns(value: Any) -> dict[str, str]:
+def _columns(value: Any, field: str) -> dict[str, str]:
     if isinstance(value, str):
         return parse_columns(value)
     if isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair):
         return checked_columns(value)
-    raise SpecError(f"model.options.columns: {value!r} is no mapping of role to column; write {{item_id: question_id}}")
+    raise SpecError(f"{field}.options.columns: {value!r} is no mapping of role to column; write {{item_id: question_id}}")

@@ -29,15 +29,17 @@ _KNOWN = {"answers", "weights", "tokens", "seconds", "poison", "reject"}
 class ScriptedEngine:
     """Deterministic completions; see the module for its options. Raises SpecError for options it does not know."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, field: str = "model") -> None:
+        """``field``: the section of the job that ``spec.model`` is from, for messages."""
+        self._field = field
         options = spec.model.options
         unknown = sorted(set(options) - _KNOWN)
         if unknown:
-            raise SpecError(f"model.options: the scripted engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
+            raise SpecError(f"{field}.options: the scripted engine has no {unknown[0]!r}; it takes {sorted(_KNOWN)}")
         self._answers: list[str] = [str(answer) for answer in options.get("answers", ["1", "2", "3"])]
         self._weights: list[float] = list(options.get("weights", [8.0, 2.0, 1.0][: len(self._answers)]))
         if len(self._weights) != len(self._answers):
-            raise SpecError("model.options: weights and answers must be of one length")
+            raise SpecError(f"{field}.options: weights and answers must be of one length")
         self._tokens = int(options.get("tokens", 8))
         self._pretence = Pretence(float(options.get("seconds", 0.0)))
         self._poison = options.get("poison")
@@ -58,7 +60,8 @@ class ScriptedEngine:
         words = tuple(range(len(text.split())))
         if len(words) + 1 > self._max_len:
             raise RequestRejected(
-                f"the prompt has {len(words)} tokens; model.max_model_len is {self._max_len}: shorten the prompt"
+                f"the prompt has {len(words)} tokens; {self._field}.max_model_len is {self._max_len}: "
+                "shorten the prompt"
             )
         return Prompt(words, text)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.engines.base import Completion, Prompt, Request
 from actors.engines.bundled import resolve_model
+from actors.engines.devices import VISIBLE, environment
 from actors.engines.confidence import min_group_confidence, token_confidence
 from pipeline.errors import EngineError, RequestRejected
 from pipeline.records import Item
@@ -39,37 +40,48 @@ def prepare_environment(spec: JobSpec) -> None:
     if is_cpu_build():
         # The default binding reserves a core, and with two workers a machine both would sit on the same ones.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        threads = max(1, (os.cpu_count() or 1) // spec.cluster.workers)
+        # Engines of one worker run side by side too.
+        threads = max(1, (os.cpu_count() or 1) // (spec.cluster.workers * len(spec.asked)))
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(spec.model.kv_cache_gib))))
+
+
+def _own_environment(spec: JobSpec, devices: str | None) -> dict[str, str | None]:
+    """What this engine alone is started under; what the user has set in the environment stands."""
+    if not is_cpu_build():
+        return {VISIBLE: devices}
+    space = "VLLM_CPU_KVCACHE_SPACE"
+    return {space: None if space in os.environ else str(max(1, round(spec.model.kv_cache_gib)))}
 
 
 class VllmEngine:
     """A running vLLM engine. Build with ``await VllmEngine.start(spec)``."""
 
-    def __init__(self, spec: JobSpec, llm: Any, tokenizer: Any) -> None:
-        self._spec, self._llm, self._tokenizer = spec, llm, tokenizer
+    def __init__(self, spec: JobSpec, llm: Any, tokenizer: Any, field: str = "model") -> None:
+        self._spec, self._llm, self._tokenizer, self._field = spec, llm, tokenizer, field
         self._running: set[str] = set()
         self._tasks: set[Any] = set()
 
     @classmethod
-    async def start(cls, spec: JobSpec) -> VllmEngine:
+    async def start(cls, spec: JobSpec, field: str = "model", devices: str | None = None) -> VllmEngine:
         """Load the model and compute one token, so that the first question does not pay for warming up.
+
+        ``field``: the section of the job that ``spec.model`` is from, for messages. ``devices``: the GPUs it is shown.
 
         Raises:
             EngineError: the model cannot be found or loaded.
         """
         prepare_environment(spec)
-        model = resolve_model(spec.model.name)
+        model = resolve_model(spec.model.name, field)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(spec, model)))
+            with environment(_own_environment(spec, devices)):
+                llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(spec, model)))
             tokenizer = llm.get_tokenizer()
         except Exception as error:
-            raise EngineError(f"model.name: vLLM cannot load {spec.model.name!r}: {error}") from error
-        engine = cls(spec, llm, tokenizer)
+            raise EngineError(f"{field}.name: vLLM cannot load {spec.model.name!r}: {error}") from error
+        engine = cls(spec, llm, tokenizer, field)
         await engine.generate(Request("warm-up", engine.prepare(Item("warm-up", prompt="Hello")), 1.0, 0, "warm-up"))
         return engine
 
@@ -92,7 +104,8 @@ class VllmEngine:
         limit = self._spec.model.max_model_len
         if len(ids) + 1 > limit:
             raise RequestRejected(
-                f"the prompt has {len(ids)} tokens; model.max_model_len is {limit}: shorten it or raise the limit"
+                f"the prompt has {len(ids)} tokens; {self._field}.max_model_len is {limit}: "
+                "shorten it or raise the limit"
             )
         return Prompt(tuple(ids), text)
 
