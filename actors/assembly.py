@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from budgets.evidence import Evidence
 from budgets.stopping import make_rule
+from pipeline.strategy_kinds.arms import ArmSpec
 from pipeline.strategy_spec import GreedySpec, SelfConsistencySpec
+from strategies.arms import Arm
 from strategies.base import Strategy
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
@@ -22,4 +24,13 @@ def make_strategy(spec: GreedySpec | SelfConsistencySpec) -> Strategy:
         evidence=Evidence(spec.evidence, spec.evidence_strength, spec.evidence_fade),
         alpha=spec.alpha,
         prune=spec.prune,
+        arms=tuple(map(make_arm, spec.all_arms())),
+        verifier=spec.verifier,
+        verify=spec.verify,
+        pass_score=spec.pass_score,
     )
+
+
+def make_arm(spec: ArmSpec) -> Arm:
+    """An arm a job file names."""
+    return Arm(spec.name, spec.template, spec.temperature, spec.top_p, spec.min_p, spec.model)

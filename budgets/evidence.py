@@ -122,36 +122,39 @@ class WeightedTally(Ranking):
         self._fade = _or(evidence.fade, DEFAULT_FADE)
         self._plain = Tally()
         self._weights: dict[str, float] = {}
-        self._unscored: dict[str, int] = {}
+        self._unscored: dict[str, float] = {}
         self._counts: dict[str, float] = {}
         self._scored = 0
         self._sum = 0.0
         self._sum_squares = 0.0
         self._shift = -math.inf
 
-    def add_sample(self, sample: Sample) -> None:
+    def add_sample(self, sample: Sample, worth: float = 1.0) -> None:
         """Count one sample, in sample-index order. An aborted one counts in ``n`` and never votes."""
         if sample.aborted or sample.answer is None:
             self._plain.add(None)
         else:
-            self.add(sample.answer, self._evidence.score(sample))
+            self.add(sample.answer, self._evidence.score(sample), worth)
 
-    def add(self, answer: str | None, score: float | None = None) -> None:
-        """Count one answer whose score is x; None, NaN or infinite is a plain vote of weight 1."""
+    def add(self, answer: str | None, score: float | None = None, worth: float = 1.0) -> None:
+        """Count one answer whose score is x; None, NaN or infinite is a plain vote of weight 1.
+
+        ``worth`` in [0, 1] is what a verifier leaves of the vote: all its evidence is multiplied by it.
+        """
         plain = self._plain
-        plain.add(answer)
+        plain.add(answer, worth)
         if answer is None:
             return
         if score is None or not math.isfinite(score) or self._evidence.kind == "votes":
-            self._unscored[answer] = self._unscored.get(answer, 0) + 1
+            self._unscored[answer] = self._unscored.get(answer, 0.0) + worth
         else:
-            self._weigh(answer, self._strength * score)
+            self._weigh(answer, self._strength * score, worth)
         if self._scored:
             self._rank()
         else:
             self._leader, self._lead, self._runner_up = plain.leader, plain.lead_weight, plain.runner_up_weight
 
-    def _weigh(self, answer: str, exponent: float) -> None:
+    def _weigh(self, answer: str, exponent: float, worth: float) -> None:
         if not self._within:
             # A log-probability above 0 is rounding, or no log-probability: certain is as far as it goes.
             weight = max(_LEAST, math.exp(min(0.0, exponent)))
@@ -160,7 +163,7 @@ class WeightedTally(Ranking):
                 self._rescale(math.exp(max(-700.0, self._shift - exponent)) if self._scored else 0.0)
                 self._shift = exponent
             weight = max(_LEAST, math.exp(max(-700.0, exponent - self._shift)))
-        self._weights[answer] = self._weights.get(answer, 0.0) + weight
+        self._weights[answer] = self._weights.get(answer, 0.0) + worth * weight
         self._sum += weight
         self._sum_squares += weight * weight
         self._scored += 1
@@ -185,7 +188,7 @@ class WeightedTally(Ranking):
         for answer, count in self._plain.counts.items():
             value = (1.0 - share) * count + scale * weights.get(answer, 0.0)
             if unscored:
-                value += share * unscored.get(answer, 0)
+                value += share * unscored.get(answer, 0.0)
             counts[answer] = value
             if value > best or first is None:
                 first, best, second = answer, value, best

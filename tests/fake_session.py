@@ -64,11 +64,17 @@ class FakeSession:
     async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
         self.bids.append(value)
         got: list[Sample] = []
-        for draw in draws:
-            sample = self._draw(draw)
-            if sample is None:
-                break
-            got.append(sample)
+        before = dict(self._next), self.left, list(self.draws)
+        try:
+            for draw in draws:
+                sample = self._draw(draw)
+                if sample is None:
+                    break
+                got.append(sample)
+        except RequestRejected:
+            # Whatever was drawn beside it is found again when it is asked for again.
+            self._next, self.left, self.draws = before
+            raise
         if draws and not got:
             raise BudgetDenied(1.0)
         self.drawn += got
@@ -119,9 +125,8 @@ class FakeSession:
         key = key_of(draw)
         stream = key if callable(self._script) else ""
         index = self._next.get(stream, 0)
-        if self.left == 0:
-            return None
         if callable(self._script):
+            # A refusal comes before anything is asked of the market.
             found = self._script(draw, index)
         else:
             found = self._script[index] if index < len(self._script) else None
@@ -129,7 +134,7 @@ class FakeSession:
                 return None
             if not isinstance(found, Sample):
                 found = make_sample(index=index, answer=found)
-        if found is None:
+        if found is None or self.left == 0:
             return None
         self._next[stream] = index + 1
         self.left = None if self.left is None else self.left - 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from budgets.stopping import make_rule
 from budgets.value import DEFAULT_ALPHA
 from pipeline.errors import SpecError
+from pipeline.strategy_kinds.arms import ArmSpec, distinct_names
 from pipeline.strategy_kinds.base import StrategySection
 
 
@@ -39,6 +40,25 @@ class SelfConsistencySpec(StrategySection):
     prune: Literal["price", "forecast"] = Field(
         "price", description="A flat vote ends when others offer more (price), or also by its own forecast"
     )
+    arms: list[ArmSpec] = Field(
+        default_factory=list, description="Ways to ask, in turn: sample i comes from arm i mod k"
+    )
+    templates: list[str] = Field(
+        default_factory=list, description="Arms by template alone, each at every one of temperatures; {{ prompt }}"
+    )
+    temperatures: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=list, description="Arms by temperature alone: a ladder"
+    )
+    min_p: float | None = Field(None, ge=0, le=1, description="For arms that say nothing of it; default: the job's")
+    verifier: str | None = Field(
+        None,
+        min_length=1,
+        description="Name of the verifier that steers: a pass settles, a failure does not vote",
+    )
+    verify: Literal["pass", "weigh"] = Field(
+        "pass", description="pass: what did not fail votes in full; weigh: a vote is multiplied by its score"
+    )
+    pass_score: float = Field(1.0, gt=0, le=1, description="A score from which on a sample has passed")
 
     @property
     def least(self) -> int:
@@ -47,6 +67,38 @@ class SelfConsistencySpec(StrategySection):
     @property
     def most(self) -> int:
         return self.max_samples
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        return () if self.verifier is None else (self.verifier,)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(arm.model for arm in self.arms if arm.model))
+
+    def all_arms(self) -> list[ArmSpec]:
+        """The arms, those in short form written out: every template at every temperature."""
+        if self.arms or not (self.templates or self.temperatures or self.min_p is not None):
+            return [arm.model_copy(update={"min_p": self.min_p}) if arm.min_p is None else arm for arm in self.arms]
+        templates: list[str | None] = [*self.templates] or [None]
+        heats: list[float | None] = [*self.temperatures] or [None]
+        return [
+            ArmSpec(name=_name(at, template, heat), template=template, temperature=heat, min_p=self.min_p)
+            for heat in heats
+            for at, template in enumerate(templates)
+        ]
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_apart(cls, value: list[ArmSpec]) -> list[ArmSpec]:
+        return distinct_names(value)
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_parse(cls, value: list[str]) -> list[str]:
+        for template in value:
+            ArmSpec(name="template", template=template)
+        return value
 
     @field_validator("rule")
     @classmethod
@@ -62,4 +114,16 @@ class SelfConsistencySpec(StrategySection):
     def _ordered(self) -> SelfConsistencySpec:
         if self.min_samples > self.max_samples:
             raise ValueError(f"min_samples ({self.min_samples}) must not exceed max_samples ({self.max_samples})")
+        if self.arms and (self.templates or self.temperatures):
+            raise ValueError("give either arms, or templates and temperatures: the latter are arms in short form")
+        for name, values in (("templates", self.templates), ("temperatures", self.temperatures)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} holds one twice: its samples would be drawn and counted under one name")
+        if self.verifier is None and (self.verify != "pass" or self.pass_score != 1.0):
+            raise ValueError("verify and pass_score say how verifier steers: name one, or leave them out")
         return self
+
+
+def _name(at: int, template: str | None, heat: float | None) -> str:
+    parts = [*([f"template {at + 1}"] if template is not None else []), *([f"t={heat:g}"] if heat is not None else [])]
+    return " ".join(parts) or "min_p"

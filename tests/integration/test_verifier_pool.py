@@ -82,15 +82,16 @@ async def test_a_member_killed_in_mid_batch_loses_nothing(cluster: Any, tmp_path
     assert judgement.correct is True
     assert pool.stats().deaths >= 1
     assert pool.stats().queued == 0
-    lives = await asyncio.gather(*(pool.verify(make_item(f"q{n}", reference="1"), samples("a")) for n in range(20)))
-    assert [row.score for ((_, row),) in lives] == [1.0] * 20
+    items = [make_item(f"q{n}", reference="1") for n in range(20)]
+    lives = await asyncio.gather(*(pool.check(item, samples("a"), "function") for item in items))
+    assert [said.score for (said,) in lives] == [1.0] * 20
     await pool.close()
 
 
 async def test_a_sample_that_kills_its_process_is_found_among_others(cluster: Any) -> None:
     spec = spec_of()
     pool = VerifierPool(spec, start_verifiers(spec), PoolLimits(attempts=2))
-    verdicts = await pool.verify(ITEM, samples("a", "b", "crash", "c"))
+    verdicts = (await pool.judge(ITEM, samples("a", "b", "crash", "c"), "1")).verdicts
     assert [row[1].score for row in verdicts] == [1.0, 1.0, None, 1.0]
     assert "process died" in (verdicts[2][1].error or "")
     assert [row[0].score for row in verdicts] == [1.0] * 4
@@ -103,12 +104,12 @@ async def test_members_are_added_while_checks_queue_and_hold_no_keys(cluster: An
     actors = start_verifiers(spec)
     pool = VerifierPool(spec, actors, limits)
     items = [make_item(f"q{number}", reference="1") for number in range(4)]
-    asking = [asyncio.create_task(pool.verify(item, samples(f"wait {tmp_path}"))) for item in items]
+    asking = [asyncio.create_task(pool.check(item, samples(f"wait {tmp_path}"), "function")) for item in items]
     await until(lambda: sum(name.isdecimal() for name in os.listdir(tmp_path)) == 2)
     assert pool.stats().members == 2
     (tmp_path / "go").touch()
-    assert [verdicts[0][1].score for verdicts in await asyncio.gather(*asking)] == [1.0] * 4
-    assert (await pool.verify(ITEM, samples("secrets")))[0][1].score == 1.0
+    assert [said.score for (said,) in await asyncio.gather(*asking)] == [1.0] * 4
+    assert (await pool.check(ITEM, samples("secrets"), "function"))[0].score == 1.0
     stats = await actors[0].stats.remote()
     assert stats.checks >= 1
     assert stats.errors == 0

@@ -29,7 +29,7 @@ def make_job(folder: Path, rows: int = 20, **sections) -> JobSpec:
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return make_spec(
         dataset={"path": str(data), "id": "id", "reference": "gold"},
-        verifiers=[{"kind": "numeric"}],
+        verifiers=sections.pop("verifiers", [{"kind": "numeric"}]),
         output=str(folder / "run"),
         cluster={"shard_size": 7},
         **sections,

@@ -1,0 +1,102 @@
+"""What every strategy promises, through everything real but the engine: ceiling, journal, any order of arrival."""
+
+import asyncio
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.engines.base import Completion, Request
+from actors.engines.scripted import ScriptedEngine
+from pipeline.spec import JobSpec
+from tests.unit.actors.test_station import ids, make_job, outcome, spent, work
+
+ROWS = 8
+NAMES = [f"q{i:03d}" for i in range(ROWS)]
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "greedy": {"kind": "greedy"},
+    "self_consistency": {"kind": "self_consistency", "max_samples": 12},
+}
+"""By a name of their own: the strategy section of a job whose verifier is called numeric."""
+
+
+class Shuffled(ScriptedEngine):
+    """Completions land in another order than they were asked for."""
+
+    def __init__(self, spec: JobSpec, seed: int) -> None:
+        super().__init__(spec)
+        self._order = random.Random(seed)
+
+    async def generate(self, request: Request) -> Completion:
+        for _ in range(self._order.randrange(6)):
+            await asyncio.sleep(0)
+        return await super().generate(request)
+
+
+class Closed(ScriptedEngine):
+    """Nothing is generated."""
+
+    async def generate(self, request: Request) -> Completion:
+        raise AssertionError(f"drawn again: {request.request_id}")
+
+
+def job(folder: Path, name: str, tokens: int = 1_000_000) -> JobSpec:
+    folder.mkdir(exist_ok=True)
+    return make_job(folder, ROWS, strategy=STRATEGIES[name], budget={"tokens": tokens})
+
+
+def decided(spec: JobSpec) -> dict[str, tuple]:
+    answers, samples, dead = outcome(spec)
+    assert (ids(answers), dead) == (NAMES, [])
+    drawn = Counter((s["item_id"], s["prompt_key"], s["sample_index"]) for s in samples)
+    assert drawn.total() == len(drawn)
+    return {a["item_id"]: (a["answer"], a["stop_reason"], a["votes"], a["confidence"], a["samples"]) for a in answers}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+async def test_re_executed_over_its_journal_it_answers_the_same_and_draws_nothing(tmp_path, name):
+    spec = job(tmp_path / "run", name)
+    await work(spec, ["w-0"])
+    first, paid = decided(spec), spent(spec)
+    for folder in ("commits", "answers", "samples", "decisions"):
+        shutil.rmtree(Path(spec.output) / folder)
+    await work(spec, ["w-1"], Closed(spec))
+    assert decided(spec) == first
+    assert spent(spec) == paid
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+async def test_the_order_in_which_samples_arrive_changes_nothing(tmp_path, name):
+    found = []
+    for seed in (1, 2):
+        spec = job(tmp_path / str(seed), name)
+        await work(spec, ["w-0"], Shuffled(spec, seed))
+        found.append((decided(spec), spent(spec)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("tokens", [1, 90, 400, 1500])
+async def test_the_budget_is_a_ceiling_and_every_row_is_answered(tmp_path, name, tokens):
+    spec = job(tmp_path / "run", name, tokens)
+    market = await work(spec, ["w-0", "w-1"])
+    decided(spec)
+    assert spent(spec) <= tokens
+    assert (market.ledger.spent, market.ledger.reserved) == (spent(spec), 0)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_section_is_a_strategy_that_travels(name):
+    import pickle
+
+    from actors.assembly import make_strategy
+    from tests.factories import make_spec
+
+    spec = make_spec(strategy=STRATEGIES[name], verifiers=[{"kind": "numeric"}], dataset={"reference": "gold"})
+    strategy = make_strategy(spec.strategy)
+    assert pickle.loads(pickle.dumps(strategy)) == strategy
+    assert (strategy.minimum, strategy.maximum) == (spec.strategy.least, spec.strategy.most)
