@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
@@ -97,32 +97,38 @@ W = TypeVar("W", bound=Wanted, default=Ask)
 
 @dataclass(slots=True)
 class Desk(Generic[W]):
-    """A heap of asks by bid, first come first served among equals.
+    """Heaps of asks by bid, first come first served among equals; one heap a *lane*: what asks of it run on.
 
     What waits is summed up as it comes and goes, so reading ``demand`` and its like costs nothing however long the
-    heap. An ask that was withdrawn counts there until the desk comes across it.
+    heaps, and a lane that has no room costs the others nothing. An ask that was withdrawn counts until the desk comes
+    across it.
     """
 
     minimums: int = 0
     """Asks that wait with an infinite bid: a question's guaranteed minimum."""
-    _heap: list[tuple[float, int, W]] = field(default_factory=list)
+    _lanes: dict[str, list[tuple[float, int, W]]] = field(default_factory=dict)
     _arrivals: int = 0
     _worsts: Counter[int] = field(default_factory=Counter)
     _demand: DemandCurve = field(default_factory=DemandCurve)
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return sum(map(len, self._lanes.values()))
 
     def __iter__(self) -> Iterator[W]:
-        return (ask for _, _, ask in self._heap)
+        return (ask for heap in self._lanes.values() for _, _, ask in heap)
 
-    def add(self, ask: W) -> None:
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Lane → how many wait in it; lanes where none does are left out."""
+        return {lane: len(heap) for lane, heap in self._lanes.items() if heap}
+
+    def add(self, ask: W, lane: str = "") -> None:
         """Queue an ask."""
         self._arrivals += 1
         self._worsts[ask.worst] += 1
         self._demand.add(ask.bid, ask.worst)
         self.minimums += ask.bid == math.inf
-        heapq.heappush(self._heap, (-ask.bid, self._arrivals, ask))
+        heapq.heappush(self._lanes.setdefault(lane, []), (-ask.bid, self._arrivals, ask))
 
     @property
     def smallest_worst(self) -> int:
@@ -139,64 +145,70 @@ class Desk(Generic[W]):
         return self._demand.to_pairs()
 
     def startable(self, free: int, price: float) -> bool:
-        """True where ``take`` would find something."""
-        if not self._heap or free < self.smallest_worst or -self._heap[0][0] < price:
+        """True where ``take`` would find something if every lane had room."""
+        heads = [heap[0] for heap in self._lanes.values() if heap]
+        if not heads or free < self.smallest_worst or -min(heads)[0] < price:
             return False
-        best = self._heap[0][2]
-        if best.worst <= free and not best.paid.done():
+        if any(-bid >= price and ask.worst <= free and not ask.paid.done() for bid, _, ask in heads):
             return True
         return any(ask.bid >= price and ask.worst <= free and not ask.paid.done() for ask in self)
 
-    def take(self, free: int, price: float, ready: Callable[[W], bool] = lambda ask: True) -> W | None:
+    def take(self, free: int, price: float, lanes: Iterable[str] | None = None) -> W | None:
         """Remove and return the best ask that bids at least ``price`` and whose worst case fits ``free`` tokens.
 
-        One that does not fit does not block the next: its question waits for a larger grant. Nor does one that is not
-        ``ready``: what it would run on has no room.
+        One that does not fit does not block the next: its question waits for a larger grant. ``lanes``: those that have
+        room; None: all.
         """
-        passed: list[tuple[float, int, W]] = []
+        heaps = [heap for lane in (self._lanes if lanes is None else lanes) if (heap := self._lanes.get(lane))]
+        passed: list[tuple[list[tuple[float, int, W]], tuple[float, int, W]]] = []
         found = None
-        while self._heap and found is None and free >= self.smallest_worst > 0:
-            entry = heapq.heappop(self._heap)
+        while found is None and free >= self.smallest_worst > 0:
+            heap = min((heap for heap in heaps if heap), key=lambda heap: heap[0][:2], default=None)
+            if heap is None:
+                break
+            entry = heapq.heappop(heap)
             ask = entry[2]
             if ask.paid.done():
                 self._forget(ask)
             elif ask.bid < price:
-                passed.append(entry)
+                passed.append((heap, entry))
                 break
-            elif ask.worst > free or not ready(ask):
-                passed.append(entry)
+            elif ask.worst > free:
+                passed.append((heap, entry))
             else:
                 self._forget(ask)
                 found = ask
-        for entry in passed:
-            heapq.heappush(self._heap, entry)
+        for heap, entry in passed:
+            heapq.heappush(heap, entry)
         return found
 
     def deny_below(self, price: float) -> int:
         """Refuse every ask that bids less than ``price``; returns how many."""
-        kept, denied = [], 0
-        for entry in self._heap:
-            ask = entry[2]
-            if ask.paid.done():
-                self._forget(ask)
-            elif ask.bid < price:
-                self._forget(ask)
-                ask.paid.set_exception(BudgetDenied(price))
-                denied += 1
-            else:
-                kept.append(entry)
-        heapq.heapify(kept)
-        self._heap = kept
+        denied = 0
+        for lane, heap in self._lanes.items():
+            kept = []
+            for entry in heap:
+                ask = entry[2]
+                if ask.paid.done():
+                    self._forget(ask)
+                elif ask.bid < price:
+                    self._forget(ask)
+                    ask.paid.set_exception(BudgetDenied(price))
+                    denied += 1
+                else:
+                    kept.append(entry)
+            heapq.heapify(kept)
+            self._lanes[lane] = kept
         return denied
 
     def deny_all(self) -> int:
         """Refuse everything, minimum included: the budget is dry."""
         denied = 0
-        for _, _, ask in self._heap:
+        for ask in self:
             if not ask.paid.done():
                 ask.paid.set_exception(BudgetDenied(math.inf))
                 denied += 1
-        self._heap = []
+        self._lanes.clear()
         self._worsts.clear()
         self._demand = DemandCurve()
         self.minimums = 0

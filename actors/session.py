@@ -49,8 +49,8 @@ class Terms:
     prepare: Prepare
     checks: CheckTerms
     writer: str = ""
-    ahead: Callable[[], int] = lambda: 0
-    """How many samples may be drawn before they are needed."""
+    ahead: Callable[[str], int] = lambda model: 0
+    """How many samples of a model may be drawn before they are needed."""
     experience: Callable[[], Experience] = dict
     teach: Callable[[Mapping[Subject, Lesson]], None] = lambda lessons: None
     decided: Callable[[int, str, str, str], None] = lambda shard_id, item_id, name, choice: None
@@ -226,7 +226,7 @@ class QuestionSession:
         return ask
 
     def _draw_ahead(self, way: Way, start: int, value: float) -> None:
-        for step in range(self.terms.ahead()):
+        for step in range(self.terms.ahead(way.draw.model)):
             place = (way.key, start + step)
             if place[1] >= self.most or place in self.journal or place in self._ahead:
                 continue
@@ -242,7 +242,7 @@ class QuestionSession:
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         return Ask(
             bid=value,
-            worst=self.terms.cost.worst(len(way.prompt.token_ids), way.max_tokens),
+            worst=self.terms.cost.worst(len(way.prompt.token_ids), way.max_tokens, way.draw.model),
             item=self.item,
             shard_id=self.shard_id,
             sample_index=index,

@@ -21,7 +21,7 @@ from budgets.cost import CostModel
 from budgets.curve import DemandCurve
 from budgets.messages import ShardLease, ShardState
 from pipeline.records import Answer, DeadLetter, Decision, Item, Sample
-from strategies.base import Solution
+from strategies.base import Draw, Solution
 
 Journal = dict[str, dict[tuple[str, int], Sample]]
 """item_id → (prompt_key, sample_index) → sample."""
@@ -180,14 +180,14 @@ class ShardRun:
             )
         )
         if solution.next_value > 0:
-            self.parked.add(solution.next_value, math.ceil(session.expected_tokens()))
+            # What it would go on with: the model it was asked last by.
+            draw = Draw(model=session.drawn[-1].model if session.drawn else "")
+            self.parked.add(solution.next_value, math.ceil(session.expected_tokens(draw)))
 
     def bury(self, item: Item, boundary: str, error: str, session: QuestionSession | None = None) -> None:
         """A question cannot be answered: record why, and keep what was paid for it."""
         paid = self._all_samples(session) if session else list(self.journal.get(item.item_id, {}).values())
-        tokens = sum(sample.billed_tokens for sample in paid)
-        self.samples[item.item_id] = paid
-        self.finished_tokens += tokens
+        tokens = self._keep(item, paid)
         self.dead[item.item_id] = DeadLetter(
             item_id=item.item_id,
             boundary=boundary,

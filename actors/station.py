@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from actors.checks import JudgeTerms
 from actors.dispatch import Dispatch
 from actors.engines.base import Engine
+from actors.engines.fleet import Fleet
 from actors.judge import Judge
 from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
@@ -22,7 +23,6 @@ from actors.questions import Questions
 from actors.school import School
 from actors.session import Terms
 from actors.tasks import Tasks
-from actors.ways import prepare_with
 from budgets.cost import TOKENS, CostModel
 from budgets.messages import Reply, WorkerReport
 from pipeline.errors import RunFailed
@@ -48,7 +48,7 @@ class Station:
         self,
         spec: JobSpec,
         shards: dict[int, Shard],
-        engine: Engine,
+        engine: Engine | Fleet,
         store: Store,
         judge: Judge,
         life: str,
@@ -56,7 +56,7 @@ class Station:
     ) -> None:
         self._tasks = Tasks()
         self._log = Logbook(store, life)
-        self._life = Life(life, spec, cost, shards, engine, store, self._log, self._tasks)
+        self._life = Life(life, spec, cost, shards, Fleet.of(engine), store, self._log, self._tasks)
         self._dispatch = Dispatch(self._life, self._landed)
         self._school = School()
         terms = Terms(
@@ -65,7 +65,7 @@ class Station:
             submit=self._dispatch.submit,
             cancel=self._dispatch.cancel,
             prior_tokens=self._dispatch.prior,
-            prepare=prepare_with(engine),
+            prepare=self._life.fleet.prepare,
             checks=JudgeTerms(spec, cost, judge, self._dispatch.submit, self._log.note),
             writer=life,
             ahead=self._dispatch.ahead,
@@ -103,7 +103,7 @@ class Station:
 
     async def _rest(self, reply: Reply) -> None:
         """Wait for the next sync: a second, or a moment when something waits that money could start."""
-        starved = self._dispatch.idle_slots > 0
+        starved = self._dispatch.useful_slots > 0
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._tasks.wake.clear()
         await asyncio.sleep(SYNC_MIN_SECONDS)
@@ -114,11 +114,14 @@ class Station:
 
     def _report(self) -> WorkerReport:
         self._seq += 1
+        wanted = self._wanted()
+        # A new shard asks models that what waits may not; else a slot that nothing waits for is worth no grant.
+        idle = self._dispatch.idle_slots if wanted else self._dispatch.useful_slots
         return dataclasses.replace(
-            self._dispatch.till.report(self._life.name, self._seq, self._dispatch.inflight, self._dispatch.idle_slots),
+            self._dispatch.till.report(self._life.name, self._seq, self._dispatch.inflight, idle),
             shards=self._questions.states(),
-            wants_shards=self._wanted(),
-            samples=self._dispatch.costs.count,
+            wants_shards=wanted,
+            samples=self._dispatch.samples,
             lendable=self._questions.loans.lendable(),
             borrows=self._borrows(),
             lent=self._questions.loans.lent(),
@@ -127,7 +130,7 @@ class Station:
         )
 
     def _wanted(self) -> int:
-        ready = self._dispatch.till.desk.minimums >= _READY_FILLS * self._life.engine.capacity
+        ready = self._dispatch.till.desk.minimums >= _READY_FILLS * self._life.fleet.capacity
         if self._stopping or ready:
             return 0
         return self._questions.wanted() * (_CLOSING_SHARDS if self._dispatch.expired else 1)

@@ -6,7 +6,7 @@ this one piece of code. No engine, no clock, no tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Generic
 
 from actors.desk import Desk, W
@@ -33,9 +33,9 @@ class Till(Generic[W]):
         elif reply.deny_below > 0:
             self.desk.deny_below(reply.deny_below)
 
-    def start(self, ready: Callable[[W], bool] = lambda ask: True) -> W | None:
-        """The best ask that is ``ready``, bids at least the price and can be paid, paid; None where there is none."""
-        ask = self.desk.take(self.wallet.free, self.price, ready)
+    def start(self, lanes: Iterable[str] | None = None) -> W | None:
+        """The best ask of the ``lanes`` that have room (None: all) that bids at least the price and can be paid, paid."""
+        ask = self.desk.take(self.wallet.free, self.price, lanes)
         if ask is not None:
             self.wallet.reserve(ask.worst)
         return ask

@@ -35,7 +35,8 @@ class Fleet:
         """Load every model the job's strategy asks. Raises EngineError, or SpecError, naming the model's section."""
         engines: dict[str, Engine] = {}
         try:
-            for name, devices in visible_to({name: model.tensor_parallel for name, model in spec.asked.items()}).items():
+            spans = {name: model.tensor_parallel for name, model in spec.asked.items()}
+            for name, devices in visible_to(spans).items():
                 engines[name] = await start_engine(spec, name, devices)
         except BaseException:
             await asyncio.gather(*(engine.close() for engine in engines.values()), return_exceptions=True)

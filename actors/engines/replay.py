@@ -134,4 +134,6 @@ def _columns(value: Any, field: str) -> dict[str, str]:
         return parse_columns(value)
     if isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair):
         return checked_columns(value)
-    raise SpecError(f"{field}.options.columns: {value!r} is no mapping of role to column; write {{item_id: question_id}}")
+    raise SpecError(
+        f"{field}.options.columns: {value!r} is no mapping of role to column; write {{item_id: question_id}}"
+    )

@@ -11,8 +11,8 @@ from typing import Any
 
 from actors.engines.base import Completion, Prompt, Request
 from actors.engines.bundled import resolve_model
-from actors.engines.devices import VISIBLE, environment
 from actors.engines.confidence import min_group_confidence, token_confidence
+from actors.engines.devices import VISIBLE, environment
 from pipeline.errors import EngineError, RequestRejected
 from pipeline.records import Item
 from pipeline.spec import JobSpec

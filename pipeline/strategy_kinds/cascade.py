@@ -17,9 +17,13 @@ class StageSpec(Section):
     """One model of a cascade, and when its vote is good enough."""
 
     model: str = Field("", description="One of the job's models; default: the job's model")
-    min_samples: int = Field(1, ge=1, description="Samples a question that comes here gets before its vote is looked at")
+    min_samples: int = Field(
+        1, ge=1, description="Samples a question that comes here gets before its vote is looked at"
+    )
     max_samples: int = Field(20, ge=1, description="Samples of this model a question gets at most")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="The question stays here once the leader's posterior is so")
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="The question stays here once the leader's posterior is so"
+    )
     rule: str | None = Field(
         None,
         description="Another rule for staying, like fixed:N or adaptive_consistency:majority:0.6; "

@@ -21,7 +21,7 @@ class Worker:
         self.journal: dict[tuple[str, int], Sample] = {}
 
     def session(self, most: int = 40) -> QuestionSession:
-        terms = make_terms(SPEC, self.asks.append, self.cancelled.append, ahead=lambda: self.spare)
+        terms = make_terms(SPEC, self.asks.append, self.cancelled.append, ahead=lambda model: self.spare)
         return QuestionSession(make_item(), 0, terms, self.journal, most=most)
 
     def start(self, ask: Ask) -> None:
