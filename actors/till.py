@@ -34,7 +34,7 @@ class Till(Generic[W]):
             self.desk.deny_below(reply.deny_below)
 
     def start(self, lanes: Iterable[str] | None = None) -> W | None:
-        """The best ask of the ``lanes`` that have room (None: all) that bids at least the price and can be paid, paid."""
+        """The best ask that bids at least the price and can be paid, paid; ``lanes``: those with room, None: all."""
         ask = self.desk.take(self.wallet.free, self.price, lanes)
         if ask is not None:
             self.wallet.reserve(ask.worst)

@@ -107,7 +107,7 @@ class ClusterSpec(Section):
     workers: int = Field(1, ge=1, description="Worker actors, an engine each")
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="Default: tensor_parallel of all models asked, on a CUDA build, else 0"
+        None, ge=0, description="Default: tensor_parallel on a CUDA build, all models together; else 0"
     )
     shard_size: int = Field(256, ge=1, description="Questions a shard; a shard is the unit of commit")
     max_open_questions: int = Field(2048, ge=1, description="Open questions a worker holds in memory")

@@ -33,9 +33,9 @@ def visible_to(wanted: Mapping[str, int], visible: str | None = None) -> dict[st
 @contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
     """Set variables for a while; those that are None stay as they are."""
-    changes = {name: value for name, value in changes.items() if value is not None}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    own = {name: value for name, value in changes.items() if value is not None}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
         yield
     finally:

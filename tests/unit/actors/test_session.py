@@ -163,10 +163,24 @@ def test_the_prompt_key_covers_what_shapes_a_sample():
         Draw(temperature=1.0, top_p=0.5),
         Draw(temperature=1.0, min_p=0.1),
         Draw(temperature=1.0, max_tokens=4),
-        Draw(temperature=1.0, model="large"),
         Draw(temperature=1.0, prefix="So"),
         Draw(temperature=1.0, cut_below=1.5),
     ]
+    large = [
+        {"large": {"name": "one"}},
+        {"large": {"name": "two"}},
+        {"large": {"name": "one", "revision": "r"}},
+        {"large": {"name": "one", "tokenizer": "t"}},
+        {"large": {"name": "one", "dtype": "float32"}},
+        {"other": {"name": "one"}},
+    ]
+    further = {
+        prompt_key(make_spec(models=models), PROMPT, Draw(temperature=1.0, model=name))
+        for models in large
+        for name in models
+    }
+    assert len(further) == len(large)
+    assert prompt_key(make_spec(models=large[0]), PROMPT, hot) == KEY, "the main model's samples are what they were"
     keys = {
         KEY,
         prompt_key(SPEC, dataclasses.replace(PROMPT, text="else"), hot),
@@ -174,6 +188,7 @@ def test_the_prompt_key_covers_what_shapes_a_sample():
         prompt_key(other_sampling, PROMPT, hot),
         *(prompt_key(SPEC, PROMPT, way) for way in ways),
     }
+    assert not further & keys
     assert len(keys) == 4 + len(ways) - 1, "the job's top_p may be said by the job or by the draw"
     assert prompt_key(budget, PROMPT, hot) == KEY
 
