@@ -10,6 +10,7 @@ from budgets.stopping import make_rule
 from budgets.value import DEFAULT_ALPHA
 from pipeline.errors import SpecError
 from pipeline.section import Section
+from pipeline.strategy_kinds.arms import ArmSpec
 from pipeline.strategy_kinds.base import StrategySection
 
 
@@ -30,6 +31,10 @@ class StageSpec(Section):
         "default: adaptive_consistency at confidence",
     )
     temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="Default: sampling.temperature")
+    templates: list[str] = Field(
+        default_factory=list,
+        description="Jinja templates asked in turn in place of the prompt: a mixture of thoughts; {{ prompt }}",
+    )
     carry: float = Field(
         0.0,
         ge=0,
@@ -45,6 +50,15 @@ class StageSpec(Section):
                 make_rule(value)
             except SpecError as error:
                 raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_parse(cls, value: list[str]) -> list[str]:
+        for template in value:
+            ArmSpec(name="template", template=template)
+        if len(set(value)) < len(value):
+            raise ValueError("one stands there twice: its samples would be drawn and counted under one name")
         return value
 
     @model_validator(mode="after")
@@ -100,12 +114,12 @@ class CascadeSpec(StrategySection):
 
     @model_validator(mode="after")
     def _different(self) -> CascadeSpec:
-        asked = [(stage.model, stage.temperature) for stage in self.stages]
+        asked = [(stage.model, stage.temperature, stage.templates) for stage in self.stages]
         for at, one in enumerate(asked):
             if one in asked[:at]:
                 model = one[0] or "the job's model"
                 raise ValueError(
-                    f"stages {asked.index(one)} and {at} ask {model} alike: give one another model or temperature, or "
+                    f"stages {asked.index(one)} and {at} ask {model} alike: give one another model, temperature or templates, or "
                     "raise max_samples of the first"
                 )
         ruled = [at for at, stage in enumerate(self.stages[:-1]) if stage.rule is not None]

@@ -20,6 +20,12 @@ NAMES = [f"q{i:03d}" for i in range(ROWS)]
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"kind": "greedy"},
     "self_consistency": {"kind": "self_consistency", "max_samples": 12},
+    "cascade": {
+        "kind": "cascade",
+        "stages": [{"max_samples": 6}, {"temperature": 0.3, "max_samples": 4}],
+        "learn_threshold": True,
+        "audit_fraction": 0.5,
+    },
 }
 """By a name of their own: the strategy section of a job whose verifier is called numeric."""
 
