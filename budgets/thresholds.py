@@ -1,15 +1,15 @@
 """At which confidence may a cheaper model be believed? Learnt from questions that the next model was asked too.
 
-A stage of a cascade ends with a posterior P that its leader is the mode. Its questions fall into buckets by P, and in
-each bucket two things are counted: how many questions there were (*seen*), and of those that went on, how often the next
-model agreed. The threshold is the lowest edge t with
+A stage of a cascade ends with a posterior P that its leader is the mode. Its questions fall into buckets by P, and two
+things are counted in each: how many questions there were (*seen*), and of those that went on, how often the next model
+agreed. The threshold is the lowest edge t with
 
     Σ over buckets from t on of (share of questions seen) × (expected disagreement) <= tolerance:
 
 every question below it costs an answer of the next model, so the lowest threshold is the cheapest, and what is believed
 differs from what the next model would have said in at most ``tolerance`` of all questions, as far as is known. Chen et
-al. 2023 (FrugalGPT, arXiv:2305.05176, §3) learn thresholds offline from labelled questions under a budget; here the next
-model stands for the label, and the run's own questions are learnt from while it goes.
+al. 2023 (FrugalGPT, arXiv:2305.05176, §3) learn thresholds offline from labelled questions under a budget; here the
+next model stands for the label, and the run's own questions are learnt from while it goes.
 
 It starts at the stage's own confidence and moves on evidence alone: at or above it, disagreement is believed to be what
 the posterior says, 1 − P, until lessons say otherwise; below it, no bucket is believed before ``LEAST_LESSONS``. Within
@@ -31,6 +31,7 @@ PRIOR_STRENGTH = 20.0
 PRIOR_DOUBT = 0.5
 """Expected disagreement below the stage's own confidence before anything is known: as likely as not."""
 LEAST_LESSONS = 20
+_ROUNDING = 1e-9
 NEVER = math.inf
 """The threshold where no answer of the stage may be believed."""
 
@@ -79,7 +80,7 @@ def choose_threshold(known: Experience, subject: str, start: float, tolerance: f
     for edge in reversed(edges):
         lesson = known.get((subject, _name(edge)), Lesson())
         expected += counts[edge] / total * disagreement(lesson, edge, start)
-        if expected > tolerance or (edge < start and lesson.count < LEAST_LESSONS):
+        if expected > tolerance + _ROUNDING or (edge < start and lesson.count < LEAST_LESSONS):
             break
         threshold = edge
     return threshold

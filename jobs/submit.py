@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import yaml
 
 from pipeline.errors import RunFailed, UsageError
-from pipeline.spec import JobSpec, ModelSpec
+from pipeline.spec import JobSpec, ModelSpec, field_of
 
 PACKAGES = ("pipeline", "actors", "strategies", "verifiers", "budgets", "jobs")
 """The rooms a run needs. Their Python files are sent, so that the cluster runs the submitter's code."""
@@ -116,29 +116,40 @@ def refuse_credentials(job: JobSpec) -> None:
     for name, text in _locations(job).items():
         if _USERINFO.search(text) or _QUERY.search(text):
             raise UsageError(f"{name}: the URL carries credentials (not shown), which a submission must not; {mend}")
-    for name, value in _leaves("model.options", job.model.options):
-        carried = isinstance(value, str) and (_USERINFO.search(value) or _QUERY.search(value))
-        if carried or _SECRET_OPTION.search(name.rpartition(".")[2]):
-            raise UsageError(f"{name}: looks like a credential (not shown); remove it, {mend}")
+    for model, section in _models(job).items():
+        for name, value in _leaves(f"{field_of(model)}.options", section.options):
+            carried = isinstance(value, str) and (_USERINFO.search(value) or _QUERY.search(value))
+            if carried or _SECRET_OPTION.search(name.rpartition(".")[2]):
+                raise UsageError(f"{name}: looks like a credential (not shown); remove it, {mend}")
 
 
 def with_absolute_paths(job: JobSpec) -> JobSpec:
     """The job with every local path absolute: on the cluster, a relative one would name another place."""
     path = job.dataset.path
     paths: str | list[str] = _absolute(path) if isinstance(path, str) else [_absolute(each) for each in path]
-    # A model's name is a path only where there is such a folder; so it is for vLLM.
-    model = {
-        name: os.path.abspath(value)
-        for name in ("name", "tokenizer")
-        if (value := getattr(job.model, name)) not in (None, _BUNDLED) and Path(value).is_dir()
-    }
     return job.model_copy(
         update={
             "dataset": job.dataset.model_copy(update={"path": paths}),
-            "model": job.model.model_copy(update=model),
+            "model": _absolute_model(job.model),
+            "models": {name: _absolute_model(model) for name, model in job.models.items()},
             "output": _absolute(job.output),
         }
     )
+
+
+def _absolute_model(model: ModelSpec) -> ModelSpec:
+    """A model's name is a path only where there is such a folder; so it is for vLLM."""
+    paths = {
+        name: os.path.abspath(value)
+        for name in ("name", "tokenizer")
+        if (value := getattr(model, name)) not in (None, _BUNDLED) and Path(value).is_dir()
+    }
+    return model.model_copy(update=paths)
+
+
+def _models(job: JobSpec) -> dict[str, ModelSpec]:
+    """All models of the job by name; the main one's is empty."""
+    return {"": job.model, **job.models}
 
 
 def package(job: JobSpec, folder: Path) -> None:
@@ -316,9 +327,11 @@ def _locations(job: JobSpec) -> dict[str, str]:
     """Every field that says where something is."""
     path = job.dataset.path
     found = {"dataset.path": path} if isinstance(path, str) else {f"dataset.path.{i}": p for i, p in enumerate(path)}
-    found |= {"model.name": job.model.name, "output": job.output}
-    if job.model.tokenizer is not None:
-        found["model.tokenizer"] = job.model.tokenizer
+    found["output"] = job.output
+    for name, model in _models(job).items():
+        found[f"{field_of(name)}.name"] = model.name
+        if model.tokenizer is not None:
+            found[f"{field_of(name)}.tokenizer"] = model.tokenizer
     return found
 
 

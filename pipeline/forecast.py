@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from budgets.cost import Usage
+from budgets.cost import ByClass, Usage
 from pipeline.budget_spec import BudgetSpec, BudgetUse, budget_use, computable, cost_model, in_kind, tokens_in
 from pipeline.deadline import resolve_deadline
 from pipeline.errors import RunMismatch, UsageError
 from pipeline.records import DeadLetter, Item, Shard
-from pipeline.spec import DatasetSpec, JobSpec
+from pipeline.spec import DatasetSpec, JobSpec, field_of
 
 CHARACTERS_PER_TOKEN = 3.0
 """English prose has about 4 characters a token, code and digits 1 to 3: this errs towards costlier prompts."""
@@ -114,8 +114,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     items = [row for row in rows if isinstance(row, Item)]
     prompts = measure(items)
     least, most = samples_range(spec)
-    minimum = cost_of(plan.items, least, prompts, spec.sampling.max_tokens, spec.budget)
-    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens, spec.budget)
+    minimum, maximum = (cost_of_mix(spec, plan.items, prompts, mix) for mix in mixes(spec))
     found = Forecast(
         output=spec.output,
         resumes=before is not None,
@@ -143,19 +142,44 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *warnings_of(spec, found)])
 
 
-def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int, budget: BudgetSpec) -> Cost:
-    """What ``samples`` for each of ``items`` questions could cost. Pure."""
-    model = cost_model(budget)
+def mixes(spec: JobSpec) -> tuple[dict[str, int], dict[str, int]]:
+    """Model → samples a question, at the least and at the most.
+
+    Where the strategy cannot tell which model it will ask how often, all samples are taken to be of the dearest. Pure.
+    """
+    by_model = spec.strategy.by_model
+    if by_model is not None:
+        least, most = ({name: counts[at] for name, counts in by_model.items()} for at in (0, 1))
+        return least, most
+    price = cost_model(spec.budget)
+    dearest = max(spec.asked, key=lambda name: price.worst(1, 1, name))
+    return {dearest: spec.strategy.least}, {dearest: spec.strategy.most}
+
+
+def cost_of_mix(spec: JobSpec, items: int, prompts: Prompts, mix: Mapping[str, int]) -> Cost:
+    """What ``mix`` for each of ``items`` questions could cost: every model computes its prompts itself. Pure."""
+    parts = [cost_of(items, n, prompts, spec.sampling.max_tokens, spec.budget, name) for name, n in mix.items()]
+    return Cost(
+        expected=sum(part.expected for part in parts),
+        worst=sum(part.worst for part in parts),
+        expected_in_budget=sum(part.expected_in_budget for part in parts),
+        worst_in_budget=sum(part.worst_in_budget for part in parts),
+    )
+
+
+def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int, budget: BudgetSpec, model: str = "") -> Cost:
+    """What ``samples`` of a model for each of ``items`` questions could cost. Pure."""
+    price = cost_model(budget)
     completions = items * samples * max_tokens
     prompting = items * samples * prompts.mean
     once = min(prompting, items * (prompts.mean - prompts.shared) + prompts.shared)
-    expected = Usage(math.ceil(once), math.floor(prompting - once), math.ceil(EXPECTED_FRACTION * completions))
+    tokens = ByClass(math.ceil(once), math.floor(prompting - once), math.ceil(EXPECTED_FRACTION * completions))
     # Where the cache were dearer than computing, the worst would be to find all of a prompt there.
-    worst = model.worst(math.ceil(prompting), completions)
+    worst = price.worst(math.ceil(prompting), completions, model)
     return Cost(
         expected=math.ceil(once + EXPECTED_FRACTION * completions),
         worst=math.ceil(prompting) + completions,
-        expected_in_budget=in_kind(budget, model.of_usage(expected)),
+        expected_in_budget=in_kind(budget, tokens.at(price.rates(model))),
         worst_in_budget=in_kind(budget, worst),
     )
 
@@ -185,12 +209,21 @@ def warnings_of(spec: JobSpec, found: Forecast) -> list[str]:
     lines = [*_budget_warnings(spec, found), *_deadline_warnings(found)]
     if not found.has_reference:
         lines.append("dataset.reference: not set, so no accuracy will be reported")
-    room = spec.model.max_model_len - found.max_tokens
-    if found.prompt_tokens_longest > room:
-        lines.append(
-            f"model.max_model_len: {spec.model.max_model_len} leaves {room} tokens for a prompt, but one has about "
-            f"{found.prompt_tokens_longest}; prompts that do not fit become dead letters"
-        )
+    for name, model in spec.asked.items():
+        room = model.max_model_len - found.max_tokens
+        if found.prompt_tokens_longest > room:
+            fate = "are not answered by this model" if name else "become dead letters"
+            lines.append(
+                f"{field_of(name)}.max_model_len: {model.max_model_len} leaves {room} tokens for a prompt, but one has "
+                f"about {found.prompt_tokens_longest}; prompts that do not fit {fate}"
+            )
+    lines += [
+        f"models.{name}: the strategy does not ask it, so it is not loaded; name it there or leave it out"
+        for name in spec.models
+        if name not in spec.asked
+    ]
+    if spec.strategy.by_model is None:
+        lines.append("strategy: which model it asks how often is not forecast; all samples are priced as the dearest's")
     if spec.cluster.workers > found.shards:
         lines.append(
             f"cluster.workers: {spec.cluster.workers} for shards: {found.shards}, so some workers would idle; "
@@ -203,7 +236,8 @@ def _budget_warnings(spec: JobSpec, found: Forecast) -> Iterable[str]:
     use = found.budget
     name, have = f"budget.{use.unit}", _said(use, use.total)
     model = cost_model(spec.budget)
-    one = in_kind(spec.budget, model.worst(round(found.prompt_tokens_mean), found.max_tokens))
+    mean = round(found.prompt_tokens_mean)
+    one = in_kind(spec.budget, min(model.worst(mean, found.max_tokens, name) for name in spec.asked))
     if use.total < one:
         yield (
             f"{name}: {have} may not pay for a single sample, which reserves about {_said(use, one)}; every question "
@@ -253,7 +287,7 @@ def _said(use: BudgetUse, amount: float) -> str:
 
 
 def _computable(spec: JobSpec, seconds: float) -> float | None:
-    gpus = spec.cluster.gpus_per_worker or spec.model.tensor_parallel
+    gpus = spec.cluster.gpus_per_worker or sum(model.tensor_parallel for model in spec.asked.values())
     return computable(spec.budget, spec.cluster.workers * gpus, seconds)
 
 

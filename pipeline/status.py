@@ -221,5 +221,7 @@ def _state(store: Store, begun: bool) -> str:
 
 
 def _max_samples(job: dict[str, Any]) -> int:
-    # Greedy names no maximum: it draws one.
-    return int(job["strategy"].get("max_samples", 1))
+    strategy = job["strategy"]
+    # Greedy names no maximum: it draws one. A cascade's is that of its stages together.
+    parts = strategy.get("stages") or [strategy]
+    return sum(int(part.get("max_samples", 1)) for part in parts)

@@ -21,21 +21,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from budgets.curve import HIGHEST
 from budgets.evidence import AUTO, Evidence
-from budgets.experience import Experience
 from budgets.stopping import FixedN, StoppingRule
 from budgets.thresholds import NEVER, bucket_of, choose_threshold, seen
 from budgets.value import DEFAULT_ALPHA, voting_value
 from budgets.votes import p_lead
-from pipeline.errors import BudgetDenied, RequestRejected
-from pipeline.records import Item, Sample, StopReason, Verdict
+from pipeline.errors import RequestRejected
+from pipeline.records import Item, Sample, StopReason
 from strategies.arms import Arm
-from strategies.base import PLAIN, Draw, Fact, Session, Solution
+from strategies.base import Draw, Fact, Session, Solution
 from strategies.self_consistency import SelfConsistency
+from strategies.window import Window
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _Climb:
     async def solve(self) -> Solution:
         refusal: RequestRejected | None = None
         for at, stage in enumerate(self.config.stages):
-            window = _Window(self.session, self._opening(stage))
+            window = Window(self.session, self._opening(stage))
             voting = self.config.voting(at)
             if not self._asked:  # the guarantee is the first stage's, whoever redeems it
                 voting = dataclasses.replace(voting, min_samples=min(voting.min_samples, self.config.minimum))
@@ -282,50 +282,6 @@ class _Climb:
         return dataclasses.replace(
             final.found, answer=answer, best=_best(answer, samples), confidence=confidence, votes=votes
         )
-
-
-class _Window:
-    """The session as one stage sees it: no bid above ``opening``. Remembers what was drawn and which bid was refused."""
-
-    def __init__(self, session: Session, opening: float) -> None:
-        self._session, self._opening = session, opening
-        self.drawn: list[Sample] = []
-        self.denied: float | None = None
-
-    @property
-    def rng(self) -> random.Random:
-        return self._session.rng
-
-    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
-        return self._session.expected_tokens(draw, check=check)
-
-    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
-        return await self.sample_each([draw] * n, value=value)
-
-    async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
-        bid = min(value, self._opening)
-        try:
-            drawn = await self._session.sample_each(draws, value=bid)
-        except BudgetDenied:
-            self.denied = bid
-            raise
-        self.drawn += drawn
-        return drawn
-
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        return await self._session.verify(samples, verifier, value=min(value, self._opening))
-
-    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        return await self._session.embed(texts)
-
-    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
-        return await self._session.decide(name, choose)
-
-    def learn(self, name: str, option: str, reward: float, cost: float) -> None:
-        self._session.learn(name, option, reward, cost)
-
-    def cancel(self) -> None:
-        self._session.cancel()
 
 
 def _subject(at: int) -> str:

@@ -119,8 +119,8 @@ class CascadeSpec(StrategySection):
             if one in asked[:at]:
                 model = one[0] or "the job's model"
                 raise ValueError(
-                    f"stages {asked.index(one)} and {at} ask {model} alike: give one another model, temperature or templates, or "
-                    "raise max_samples of the first"
+                    f"stages {asked.index(one)} and {at} ask {model} alike: give one another model, temperature or "
+                    "templates, or raise max_samples of the first"
                 )
         ruled = [at for at, stage in enumerate(self.stages[:-1]) if stage.rule is not None]
         if self.learn_threshold and ruled:
