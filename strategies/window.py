@@ -1,6 +1,6 @@
 """The session of a question as a strategy within a strategy sees it: bids are capped, and what came of them is kept.
 
-Lets one strategy run another's whole course as a part of its own. Owns no sample; draws through the session it is given.
+Lets one strategy run another's whole course as a part of its own. Draws through the session it is given.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.cost import TOKENS, CostModel
+from budgets.cost import TOKENS, ByClass, CostModel
 from pipeline.budget_spec import (
     BudgetSpec,
     BudgetUse,
@@ -68,6 +68,88 @@ def test_a_verifier_has_a_rate_of_its_own():
     assert cost_model(part) == CostModel(10**6, 0, 10**6, {"judge": 250_000}, "micro-token")
     assert (budget_units(part), tokens_in(part)) == (3600 * 10**6, 3600)
     assert budget_use(part, 1800 * 10**6) == BudgetUse("gpu_hours", 1.0, 0.5)
+
+
+RATED = {"tokens_per_second": 1000}
+
+
+def sized(billions: float) -> dict:
+    return {"models": {"large": {"parameters": billions}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "model", "unit", "tokens"),
+    [
+        ({"tokens": 100, "price": {"models": {"large": 8}}}, ByClass(8, 0, 8), "token", None),
+        ({"tokens": 100, "price": {"models": {"large": 1}}}, ByClass(1, 0, 1), "token", 100),
+        (
+            {"tokens": 100, "price": {"models": {"large": 2.5}}},
+            ByClass(2_500_000, 0, 2_500_000),
+            "micro-token",
+            None,
+        ),
+        ({"gpu_hours": 1, "price": {**RATED, "models": {"large": {"weight": 8}}}}, ByClass(8, 0, 8), "token", None),
+        ({"dollars": 1, "price": {**RENTED, "models": {"large": 8}}}, ByClass(8, 0, 8), "token", None),
+        ({"flops": 1e18, "price": {"parameters": 8, **sized(72)}}, ByClass(9, 0, 9), "token", None),
+        # 70 / 8 is 8.75; 1 / 3 is rounded up to a millionth, so that no ceiling is passed.
+        (
+            {"flops": 1e18, "price": {"parameters": 8, **sized(70)}},
+            ByClass(8_750_000, 0, 8_750_000),
+            "micro-token",
+            None,
+        ),
+        (
+            {"flops": 1e18, "price": {"parameters": 3, **sized(1)}},
+            ByClass(333_334, 0, 333_334),
+            "micro-token",
+            None,
+        ),
+        (
+            {"dollars": 5, "price": {**HOSTED, "models": {"large": {"prompt": 1.25, "completion": 10}}}},
+            ByClass(1_250_000, 0, 10_000_000),
+            "pico-dollar",
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_a_further_model_has_a_price_of_its_own(fields, model, unit, tokens):
+    budget = budget_of(**fields)
+    cost = cost_model(budget)
+    assert (cost.models, cost.unit, tokens_in(budget)) == ({"large": model}, unit, tokens)
+    assert BudgetSpec.model_validate(budget.model_dump(mode="json")) == budget
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({"tokens": 5, "price": {"models": {"big": 8}}}, "no further model is called 'big'; models has: large"),
+        ({"tokens": 5, "price": {"models": {"large": 0}}}, "budget.price.models.large.weight"),
+        ({"tokens": 5, "price": {"models": {"large": -1}}}, "budget.price.models.large.weight"),
+        ({"tokens": 5, "price": {"models": {"large": True}}}, "must be a number, not a truth value"),
+        ({"tokens": 5, "price": {"models": {"large": math.nan}}}, "budget.price.models.large.weight"),
+        ({"tokens": 5, "price": {"models": {"large": "much"}}}, "budget.price.models.large"),
+        ({"tokens": 5, "price": {"models": {"large": {}}}}, "say how many of the main model's tokens"),
+        ({"tokens": 5, "price": {"models": {"large": 1e-7}}}, "six decimals"),
+        ({"tokens": 5, "price": {"models": {"large": {"prompt": 1, "completion": 2}}}}, "say how many"),
+        ({"tokens": 5, "price": {"models": {"large": {"weight": 8, "prompt": 1}}}}, "large.prompt prices nothing here"),
+        ({"tokens": 5, "price": {"models": {"large": {"parameters": 8}}}}, "say how many"),
+        ({"dollars": 5, "price": {**HOSTED, "models": {"large": 8}}}, "price.models.large needs prompt"),
+        (
+            {"dollars": 5, "price": {**HOSTED, "models": {"large": {"prompt": 1, "completion": 0}}}},
+            "budget.price.models.large.completion",
+        ),
+        (
+            {"flops": 1e18, "price": {"parameters": 8, "models": {"large": {"parameters": 8, "weight": 2}}}},
+            "or {parameters: billions}",
+        ),
+        ({"tokens": 5, "price": {"models": {"large": {"tokens": 8}}}}, "budget.price.models.large.tokens: unknown"),
+    ],
+)
+def test_prices_of_further_models_that_make_no_sense_are_refused(budget, said):
+    raw = make_spec(models={"large": {"engine": "scripted"}}).model_dump(mode="json")
+    with pytest.raises(SpecError) as caught:
+        parse(raw | {"budget": budget})
+    assert said in str(caught.value)
 
 
 def test_what_is_spent_reads_in_the_unit_of_the_budget():
