@@ -4,14 +4,14 @@
 
 There is one recorded model only (``../shared/data/smollm2_arithmetic_360x40.parquet``, 360 questions × 40 samples). One
 sample of the *simulated large model* is the majority of ``--size`` of its samples, and costs the tokens of all of them:
-a real trade of cost for accuracy, with two marks of a larger model missing. Its errors are the small model's (a real one
-errs otherwise, so it would both mend and break more), and as many votes of the small model do as well at the same cost,
-which the table shows. So this measures the cascade's decisions, not what any pair of models would gain.
+a real trade of cost for accuracy, with two marks of a larger model missing. Its errors are the small model's (a real
+one errs otherwise, so it would both mend and break more), and as many votes of the small model do as well at the same
+cost, which the table shows. So this measures the cascade's decisions, not what any pair of models would gain.
 
 The shipped strategy runs without a market. The small model's samples come from the first 20 of a reshuffled question,
 the large one's from the last ``--size``: none is in both. Questions are split in two folds by a hash of their id:
 thresholds are learnt on one (from nothing, question after question, audits included) and reported on the other with
-what was learnt held fixed. *believed wrongly*: questions kept by the small model that the large one answers otherwise;
+what was learnt held fixed. *wronged*: questions kept by the small model that the large one answers otherwise;
 it is what ``tolerance`` bounds. Intervals are 95%, from a bootstrap over questions.
 """
 
@@ -48,7 +48,7 @@ BOOTSTRAPS = 2000
 
 @dataclass(frozen=True)
 class Told:
-    """One question answered: is it right, what did it cost, was the large model asked, was it believed wrongly."""
+    """One question answered: is it right, its cost, was the large model asked, was the small one believed wrongly."""
 
     right: bool
     tokens: int
@@ -160,7 +160,7 @@ def report(rows: Rows, seed: int) -> list[dict[str, Any]]:
                 "tokens": round(float(tokens.mean()), 1),
                 "tokens_interval": interval(tokens, seed),
                 "asked_large": round(float(over(name, "asked", 100.0).mean()), 1),
-                "believed_wrongly": round(float(over(name, "wronged", 100.0).mean()), 2),
+                "wronged": round(float(over(name, "wronged", 100.0).mean()), 2),
             }
         )
     return lines
@@ -174,7 +174,7 @@ def show(lines: list[dict[str, Any]], size: int) -> None:
         "against large [95%]",
         "tokens a question [95%]",
         "asked large %",
-        "believed wrongly %",
+        "wronged %",
     )
     table = [head]
     for line in lines:
@@ -185,7 +185,7 @@ def show(lines: list[dict[str, Any]], size: int) -> None:
                 f"{line['behind_large']:+.2f} {line['behind_large_interval']}",
                 f"{line['tokens']:.1f} {line['tokens_interval']}",
                 f"{line['asked_large']:.1f}",
-                f"{line['believed_wrongly']:.2f}",
+                f"{line['wronged']:.2f}",
             )
         )
     widths = [max(len(row[at]) for row in table) for at in range(len(head))]

@@ -5,23 +5,32 @@ import math
 import os
 from collections.abc import Callable
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.desk import Desk
+from actors.dispatch import Dispatch
 from actors.engines.devices import VISIBLE, environment, visible_to
 from actors.engines.fleet import Fleet
 from actors.engines.scripted import ScriptedEngine
 from actors.judge import RuleJudge
+from actors.life import Life
+from actors.logbook import Logbook
 from actors.recovery import restore_market
 from actors.station import Station
+from actors.tasks import Tasks
+from budgets.cost import ByClass, CostModel, Usage
 from budgets.market import Market
 from pipeline.budget_spec import budget_units, cost_model
 from pipeline.driver import prepare
 from pipeline.errors import EngineError, RequestRejected, SpecError
+from pipeline.records import Sample, columns_of, to_row
 from pipeline.spec import JobSpec
+from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from strategies.base import Draw
-from tests.factories import make_item, make_spec
+from tests.factories import make_item, make_sample, make_spec
 from tests.unit.actors.test_budget_units import PRICE, RENTED, budget_in, check_books
 from tests.unit.actors.test_desk import make_ask
 from tests.unit.actors.test_station import ALL, ids, make_job, outcome
@@ -266,6 +275,39 @@ def test_the_environment_of_an_engine_is_its_own(monkeypatch):
     with environment({VISIBLE: "1", "PONDER_TEST": "x", "PATH": None}):
         assert (os.environ[VISIBLE], os.environ["PONDER_TEST"], "PATH" in os.environ) == ("1", "x", True)
     assert (os.environ[VISIBLE], "PONDER_TEST" in os.environ) == ("0,1", False)
+
+
+def test_journals_of_before_there_were_several_models_are_the_main_models(tmp_path):
+    spec = cascade_job(tmp_path, rows=1)
+    prepared = prepare(spec)
+    old = make_sample("q000", 0, prompt_tokens=10, cached_prompt_tokens=4, completion_tokens=20, writer="w-0")
+    new = make_sample("q000", 1, prompt_tokens=10, completion_tokens=5, writer="w-1", model="large")
+    table = pa.Table.from_pylist([to_row(old)], schema=columns_of(Sample)).drop_columns(["model"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    prepared.store.files.create("journal/000000/w-0-000001.parquet", bytes(sink.getvalue()))
+    prepared.store.journal(0, [new], "w-1", 1)
+    assert prepared.store.journal_usage() == {
+        "w-0": Usage(6, 4, 20),
+        "w-1": Usage(models={"large": ByClass(10, 0, 5)}),
+    }
+    assert [sample.model for sample in prepared.store.read_journal(0)] == ["", "large"]
+    cost = CostModel(models={"large": ByClass(8, 0, 8)})
+    assert spent_by_life(prepared.store, cost) == {"w-0": 26, "w-1": 15 * 8}
+
+
+async def test_a_model_that_has_no_sample_yet_is_expected_to_answer_at_the_main_ones_length(tmp_path):
+    spec = cascade_job(tmp_path, budget=BUDGETS["tokens"])
+    fleet, cost, store = await Fleet.start(spec), cost_model(spec.budget), Store.open(spec.output)
+    life = Life("w-0", spec, cost, {}, fleet, store, Logbook(store, "w-0"), Tasks())
+    dispatch = Dispatch(life, lambda shard_id, sample: None)
+    assert (dispatch.prior(""), dispatch.prior("large")) == (16.0, 8 * 16.0)
+    for tokens in (4, 4):
+        dispatch._costs[""].add(tokens)
+    # (2 × 16 + 4 + 4) / 4 = 10 units; at eight times the price 80, until it has samples of its own.
+    assert (dispatch.prior(""), dispatch.prior("large")) == (10.0, 80.0)
+    dispatch._costs["large"].add(40)
+    assert dispatch.prior("large") == pytest.approx((2 * 80 + 40) / 3)
 
 
 async def test_lanes_of_the_desk():
