@@ -197,11 +197,11 @@ def _planned_deadline(found: Forecast) -> list[Row]:
 def _cost(samples: int, cost: Cost, unit: str) -> str:
     each = f"{samples} sample{'' if samples == 1 else 's'} for every question"
     tokens = f"{each}: about {cost.expected:,} tokens expected, {cost.worst:,} at worst"
-    if unit == "tokens":
+    if unit == "tokens" and (cost.expected_in_budget, cost.worst_in_budget) == (cost.expected, cost.worst):
         return tokens
-    return (
-        f"{tokens}; {in_words(unit, cost.expected_in_budget)} expected, {in_words(unit, cost.worst_in_budget)} at worst"
-    )
+    priced = "counted as " if unit == "tokens" else ""
+    expected, worst = (in_words(unit, amount) for amount in (cost.expected_in_budget, cost.worst_in_budget))
+    return f"{tokens}; {priced}{expected} expected, {worst} at worst"
 
 
 def _covered(found: Forecast) -> str:
