@@ -103,7 +103,7 @@ class Station:
 
     async def _rest(self, reply: Reply) -> None:
         """Wait for the next sync: a second, or a moment when something waits that money could start."""
-        starved = self._dispatch.idle_slots > 0
+        starved = self._dispatch.starved
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._tasks.wake.clear()
         await asyncio.sleep(SYNC_MIN_SECONDS)
@@ -118,7 +118,7 @@ class Station:
             self._dispatch.till.report(self._life.name, self._seq, self._dispatch.inflight, self._dispatch.idle_slots),
             shards=self._questions.states(),
             wants_shards=self._wanted(),
-            samples=self._dispatch.costs.count,
+            samples=self._dispatch.samples,
             lendable=self._questions.loans.lendable(),
             borrows=self._borrows(),
             lent=self._questions.loans.lent(),

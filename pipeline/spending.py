@@ -26,10 +26,9 @@ def total(usage: Mapping[str, Usage]) -> Usage:
 
 def generation_cost(store: Store, commit: Commit, cost: CostModel) -> int:
     """Units the samples of a committed shard cost to generate. Opens no file where all tokens cost the same."""
-    if cost.uniform:
+    if cost.alike:
         return commit.tokens * cost.completion
-    usage = _read(store, commit)
-    return cost.of_usage(Usage(usage.prompt, usage.cached, usage.completion))
+    return cost.of_usage(_read(store, commit).generation)
 
 
 def verification_cost(store: Store, commit: Commit, cost: CostModel) -> int:
