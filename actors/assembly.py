@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from budgets.evidence import Evidence
 from budgets.stopping import make_rule
-from pipeline.strategy_spec import GreedySpec, SelfConsistencySpec
+from pipeline.strategy_spec import BestOfNSpec, GreedySpec, StrategySpec
 from strategies.base import Strategy
+from strategies.best_of_n import BestOfN
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 
 
-def make_strategy(spec: GreedySpec | SelfConsistencySpec) -> Strategy:
+def make_strategy(spec: StrategySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
     if isinstance(spec, GreedySpec):
         return Greedy()
+    if isinstance(spec, BestOfNSpec):
+        return BestOfN(**spec.model_dump(exclude={"kind"}))
     return SelfConsistency(
         min_samples=spec.min_samples,
         max_samples=spec.max_samples,

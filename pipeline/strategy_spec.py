@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.strategy_kinds.best_of_n import BestOfNSpec as BestOfNSpec
 from pipeline.strategy_kinds.greedy import GreedySpec as GreedySpec
 from pipeline.strategy_kinds.self_consistency import SelfConsistencySpec as SelfConsistencySpec
 
-StrategySpec = Annotated[GreedySpec | SelfConsistencySpec, Field(discriminator="kind")]
+StrategySpec = Annotated[GreedySpec | SelfConsistencySpec | BestOfNSpec, Field(discriminator="kind")]
