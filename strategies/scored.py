@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Literal, assert_never
 
 from budgets import selection as rules
+from budgets.bounded import BetaScores
 from budgets.pandora import ScorePosterior
 from budgets.selection import Candidate, Pick
 from budgets.votes import Tally
@@ -54,10 +55,11 @@ class Scoreboard:
 
     @property
     def gain(self) -> float:
-        """What one more sample is expected to add to the best score, in [0, 1]. Scores end at 1."""
+        """What one more sample is expected to add to the best score, in [0, 1]."""
         best = self._posterior.best or 0.0
         shown = (_SHOWN + self._posterior.count) / (_SHOWN + self.n)
-        return shown * min(self._posterior.scores().gain_over(best), 1.0 - best)
+        scores = self._posterior.scores()
+        return shown * BetaScores(scores.mean, scores.spread).gain_over(best)
 
     def add(self, sample: Sample) -> int:
         """Put a sample on the board; its place."""

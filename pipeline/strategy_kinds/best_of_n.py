@@ -34,7 +34,7 @@ class BestOfNSpec(StrategySection):
     min_samples: int = Field(1, ge=1, description="Every question gets these before any gets more")
     max_samples: int = Field(16, ge=1, description="No question gets more than these")
     cost_per_sample: float = Field(
-        0.01, ge=0, le=1, description="pandora: what a sample must be expected to add to the best score; 0: the market"
+        0.02, ge=0, le=1, description="pandora: what a sample must be expected to add to the best score; 0: the market"
     )
     pass_score: float = Field(1.0, gt=0, le=1, description="pass, pandora: the score that ends a question")
     softness: float = Field(SOFTNESS, gt=0, allow_inf_nan=False, description="soft: λ, in units of score")

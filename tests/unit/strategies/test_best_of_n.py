@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.assembly import make_strategy
+from budgets.bounded import BetaScores
 from budgets.pandora import ScorePosterior
 from budgets.value import success_value
 from pipeline.errors import SpecError
@@ -32,6 +33,10 @@ def session_of(answers, scores, **fields: Any) -> FakeSession:
     """Samples with these answers, which the judge gives these scores, by place; what is past the list is not drawn."""
     samples = [one if isinstance(one, Sample) else make_sample(index=at, answer=one) for at, one in enumerate(answers)]
     return FakeSession(samples, score=lambda sample, verifier: scores[sample.sample_index], **fields)
+
+
+def next_score(posterior: ScorePosterior) -> BetaScores:
+    return BetaScores(posterior.scores().mean, posterior.scores().spread)
 
 
 def solve(strategy: BestOfN, session: FakeSession, item: Item | None = None) -> Solution:
@@ -75,18 +80,19 @@ def test_sampling_rules_take_their_lot_from_the_sessions_randomness():
         assert solve(replace(FIXED, selection=selection), session_of("abcd", [0.5] * 4, seed=3)).answer == expected
 
 
+# A prior of 2 scores of mean .5 and variance 1/8; after one score of .5 the variance is 2 · 1/8 / 3 = 1/12, so the next
+# score is uniform on [0, 1] and E[(X − z)+] = (1 − z)² / 2: over .5 it is 1/8.
+UNIFORM = replace(PANDORA, prior_mean=0.5, prior_spread=math.sqrt(1 / 8), prior_samples=2.0)
+
+
 def test_pandora_stops_where_the_next_box_is_not_worth_its_cost():
-    # Prior: 2 scores of mean .5 and spread .3. After one score of .9: mean (2 · .5 + .9) / 3 = .6333, variance
-    # (2 · .09 + 2/3 · .16) / 3 = .0956. E[(X − .9)+] = .309 · (φ(.862) − .862 · (1 − Φ(.862))) = .309 · .1075 = .0333,
-    # below 1 − .9. Every box showed a score: the share is (2 + 1) / (2 + 1) = 1.
-    gain = 0.0332
-    session = session_of("ab", [0.9, 0.9])
-    solve(replace(PANDORA, cost_per_sample=0.0), session)
-    assert session.bids[:2] == [math.inf, pytest.approx(gain / 10, rel=0.02)]
-    stopped = session_of("ab", [0.9, 0.9])
-    assert seen(solve(replace(PANDORA, cost_per_sample=0.034), stopped), stopped) == ("a", 1, StopReason.SETTLED)
-    going = session_of("ab", [0.9, 0.9])
-    solve(replace(PANDORA, cost_per_sample=0.032), going)
+    session = session_of("ab", [0.5, 0.5])
+    solve(replace(UNIFORM, cost_per_sample=0.0), session)
+    assert session.bids[:2] == [math.inf, pytest.approx(1 / 8 / 10)]
+    stopped = session_of("ab", [0.5, 0.5])
+    assert seen(solve(replace(UNIFORM, cost_per_sample=0.126), stopped), stopped) == ("a", 1, StopReason.SETTLED)
+    going = session_of("ab", [0.5, 0.5])
+    solve(replace(UNIFORM, cost_per_sample=0.124), going)
     assert len(going.drawn) == 2
 
 
@@ -96,21 +102,22 @@ def test_pandoras_stop_is_the_reservation_value():
     for score in scores:
         posterior.add(score)
         expected += 1
-        if posterior.scores().reservation_value(0.02) <= posterior.best:
+        if next_score(posterior).reservation_value(0.02) <= posterior.best:
             break
     session = session_of("a" * 16, scores)
-    assert seen(solve(replace(PANDORA, cost_per_sample=0.02), session), session) == ("a", expected, StopReason.SETTLED)
+    strategy = replace(PANDORA, cost_per_sample=0.02, prior_samples=2.0)
+    assert seen(solve(strategy, session), session) == ("a", expected, StopReason.SETTLED)
     assert 1 < expected < 16
 
 
 def test_stakes_divide_the_cost_and_multiply_the_bid():
-    high, low, none = (session_of("ab", [0.9, 0.9]) for _ in range(3))
-    strategy = replace(PANDORA, cost_per_sample=0.034)
+    high, low, none = (session_of("ab", [0.5, 0.5]) for _ in range(3))
+    strategy = replace(UNIFORM, cost_per_sample=0.126)
     solve(strategy, high, make_item(stakes=2.0))
     solve(strategy, low, make_item(stakes=0.5))
     solve(strategy, none, make_item(stakes=0.0))
     assert [len(one.drawn) for one in (high, low, none)] == [2, 1, 1]
-    assert high.bids[1] == pytest.approx(2 * 0.0332 / 10, rel=0.02)
+    assert high.bids[1] == pytest.approx(2 * 1 / 8 / 10)
 
 
 def test_a_score_that_cannot_be_beaten_verifies_pandora_too():
@@ -165,10 +172,9 @@ def test_samples_without_an_answer_and_cut_ones_are_not_checked_and_never_win():
 def test_empty_boxes_lower_what_the_next_is_worth():
     session = session_of([None, None, None], [None] * 3)
     solve(replace(FIXED, max_samples=3), session)
-    # The prior's E[X+] is .5 and a bit (below 0 lies little); shares of boxes that showed a score: 2/3, then 2/4.
+    # The prior's mean is .5; shares of boxes that showed a score: 2/3, then 2/4.
     first, second = session.bids[1:]
-    assert second / first == pytest.approx((2 / 4) / (2 / 3))
-    assert first == pytest.approx(0.5 * 2 / 3 / 10, rel=0.05)
+    assert (first, second) == (pytest.approx(0.5 * 2 / 3 / 10), pytest.approx(0.5 * 2 / 4 / 10))
 
 
 def test_failed_checks_leave_samples_out_of_the_scores():
@@ -198,11 +204,11 @@ def test_nothing_parsed_is_hopeless_and_no_money_exhausted():
 def test_outbid_it_answers_with_what_there_is_and_says_what_more_was_worth():
     session = session_of("abab", [0.4, 0.6, 0.9, 0.9], budget=2)
     solution = solve(FIXED, session)
-    posterior = ScorePosterior()
+    posterior = ScorePosterior(samples=FIXED.prior_samples)
     posterior.add(0.4)
     posterior.add(0.6)
     assert seen(solution, session) == ("b", 2, StopReason.EXHAUSTED)
-    assert solution.next_value == pytest.approx(posterior.scores().gain_over(0.6) / 10)
+    assert solution.next_value == pytest.approx(next_score(posterior).gain_over(0.6) / 10)
     outbid = solve(PASS, session_of("ab", [0.4, 0.6], budget=1))
     assert outbid.next_value == pytest.approx(success_value(1, 10))
 
