@@ -12,9 +12,9 @@ paper. Three ways to stop:
 
 Where we differ: Kalayci et al. stop at an upper confidence bound of the reservation value, on rewards of any scale made
 comparable by a Bradley-Terry transformation. Our scores are in [0, 1] already, and a beta distribution with the
-posterior mean and spread (``budgets.pandora``, ``budgets.bounded``) takes the place of the bound. Further samples are bids on the run's market, so a question also
-stops when others offer more: the bid is what the next box is expected to gain, or, under *pass*, the probability that
-the next sample passes; per token in either case.
+posterior mean and spread (``budgets.pandora``, ``budgets.bounded``) takes the place of the bound. Further samples are
+bids on the run's market, so a question also stops when others offer more: the bid is what the next box is expected to
+gain, or, under *pass*, the probability that the next sample passes; per token in either case.
 
 What a sample without a score is worth: one that was cut or has no answer cannot be the answer and is not checked; one
 whose check failed may still be it where nothing has a score, by a plain vote. None of them teaches the posterior

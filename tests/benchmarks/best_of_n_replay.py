@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -78,14 +77,10 @@ def _data(name: str, file: str, roles: dict[str, str], score: str) -> Data:
     return Data(name, recording, columns, score, rewards, answers, fold)
 
 
-def expected_best(rewards: Floats) -> Floats:
-    """Questions × pool: the mean best reward of n samples drawn without replacement, n = 1 … pool; exact.
-
-    The k-th lowest of ``pool`` is the best of n in comb(k − 1, n − 1) of comb(pool, n) draws.
-    """
-    pool = rewards.shape[1]
-    weights = [[math.comb(k - 1, n - 1) / math.comb(pool, n) for k in range(1, pool + 1)] for n in range(1, pool + 1)]
-    found: Floats = np.sort(rewards, axis=1) @ np.array(weights).T
+def best_of_first(data: Data, repeats: int, seed: int) -> Floats:
+    """Questions × pool: the best reward of the first n samples, n = 1 … pool, mean over the orders other runs draw in."""
+    _, rewards = first_n(data, data.pool, repeats, seed)
+    found: Floats = np.maximum.accumulate(rewards, axis=2).mean(axis=0)
     return found
 
 
