@@ -1,8 +1,9 @@
 """Scores that end at 0 and 1: a beta distribution of known mean and spread, for ``budgets.pandora``.
 
 A normal distribution of the same mean and spread puts weight past 1, where no score is, and so takes a best score
-near the end for one that is easily beaten; on the recorded samples, whose confidences crowd below 1, stopping by it
-was worse than no stopping at all (``tests.benchmarks.best_of_n``). Pure.
+near the end for one that is easily beaten. On the recorded arithmetic samples, whose confidences crowd below 1, with
+their mean and spread as a prior worth 8 scores, Pandora's stop needed .97 of the samples a fixed number needs for the
+same best score with a normal distribution (17.7 samples a question), and .60 with this one (12.6). Pure.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _data(name: str, file: str, roles: dict[str, str], score: str) -> Data:
 
 
 def best_of_first(data: Data, repeats: int, seed: int) -> Floats:
-    """Questions × pool: the best reward of the first n samples, n = 1 … pool, mean over the orders other runs draw in."""
+    """Questions × pool: the best reward of the first n samples, n = 1 … pool; mean over the orders others draw in."""
     _, rewards = first_n(data, data.pool, repeats, seed)
     found: Floats = np.maximum.accumulate(rewards, axis=2).mean(axis=0)
     return found
