@@ -5,9 +5,10 @@ from __future__ import annotations
 from budgets.evidence import Evidence
 from budgets.stopping import make_rule
 from pipeline.strategy_kinds.arms import ArmSpec
-from pipeline.strategy_spec import CascadeSpec, GreedySpec, SelfConsistencySpec, StrategySpec
+from pipeline.strategy_spec import BestOfNSpec, CascadeSpec, GreedySpec, SelfConsistencySpec, StrategySpec
 from strategies.arms import Arm
 from strategies.base import Strategy
+from strategies.best_of_n import BestOfN
 from strategies.cascade import Cascade, Stage
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
@@ -17,6 +18,8 @@ def make_strategy(spec: StrategySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
     if isinstance(spec, GreedySpec):
         return Greedy()
+    if isinstance(spec, BestOfNSpec):
+        return BestOfN(**spec.model_dump(exclude={"kind"}))
     if isinstance(spec, CascadeSpec):
         return _cascade(spec)
     return _self_consistency(spec)

@@ -20,6 +20,10 @@ NAMES = [f"q{i:03d}" for i in range(ROWS)]
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"kind": "greedy"},
     "self_consistency": {"kind": "self_consistency", "max_samples": 12},
+    "arms": {"kind": "self_consistency", "max_samples": 9, "temperatures": [0.5, 1.5], "min_samples": 2},
+    "vote and verifier": {"kind": "self_consistency", "max_samples": 9, "verifier": "numeric", "verify": "weigh"},
+    "best_of_n": {"kind": "best_of_n", "score": "numeric", "stop": "pass", "max_samples": 6},
+    "pandora": {"kind": "best_of_n", "score": "confidence", "stop": "pandora", "max_samples": 6},
 }
 """By a name of their own: the strategy section of a job whose verifier is called numeric."""
 
