@@ -10,7 +10,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.strategy_kinds.aggregate import AggregateSpec as AggregateSpec
+from pipeline.strategy_kinds.diversified import DiversifiedSpec as DiversifiedSpec
 from pipeline.strategy_kinds.greedy import GreedySpec as GreedySpec
 from pipeline.strategy_kinds.self_consistency import SelfConsistencySpec as SelfConsistencySpec
 
-StrategySpec = Annotated[GreedySpec | SelfConsistencySpec, Field(discriminator="kind")]
+StrategySpec = Annotated[
+    GreedySpec | SelfConsistencySpec | DiversifiedSpec | AggregateSpec, Field(discriminator="kind")
+]
