@@ -6,8 +6,10 @@ from typing import Any
 
 import ray
 
+from actors.embedder import Embedder
 from actors.engines import start_engine
 from actors.engines.base import Engine
+from actors.session import no_embedder
 from actors.station import Station
 from actors.verifier import VerifierPool
 from budgets.messages import Reply, WorkerReport
@@ -27,10 +29,13 @@ class WorkerActor:
         self._guardian = guard()
         self._spec, self._life = spec, life
         self._engine: Engine | None = None
+        self._embedder: Embedder | None = None
         self._station: Station | None = None
 
     async def start(self) -> str:
-        """Load the model. Returns the life's name once the engine is warm. Raises EngineError."""
+        """Load the model. Returns the life's name once the engine is warm. Raises EngineError, SpecError."""
+        if self._spec.strategy.embeds:
+            self._embedder = Embedder()
         self._engine = await start_engine(self._spec)
         return self._life
 
@@ -51,6 +56,7 @@ class WorkerActor:
             pool,
             self._life,
             cost_model(self._spec.budget),
+            self._embedder.embed if self._embedder is not None else no_embedder,
         )
         self._station = station
         try:
@@ -58,6 +64,8 @@ class WorkerActor:
         finally:
             await pool.close()
             await self._engine.close()
+            if self._embedder is not None:
+                self._embedder.close()
 
     async def stop(self) -> None:
         """Stop soon: ``run`` then returns with everything paid in the journal."""

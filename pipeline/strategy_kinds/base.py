@@ -27,3 +27,13 @@ class StrategySection(Section):
     def uses(self) -> tuple[str, ...]:
         """Names of the job's further models it asks."""
         return ()
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it compares texts by their embeddings, which its workers then need a model for."""
+        return False
+
+    @property
+    def begins(self) -> int:
+        """Tokens it draws of completions that it means to go on with later; 0: it draws none."""
+        return 0
