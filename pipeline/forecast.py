@@ -71,7 +71,6 @@ class Forecast:
 
     output: str
     resumes: bool
-    reselects: bool
     items: int
     shards: int
     has_reference: bool
@@ -91,6 +90,7 @@ class Forecast:
     budget: BudgetUse
     deadline: str | None = None
     deadline_tokens: float | None = None
+    reselects: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
