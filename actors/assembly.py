@@ -10,7 +10,6 @@ from pipeline.strategy_kinds.arms import ArmSpec
 from pipeline.strategy_spec import (
     AggregateSpec,
     BestOfNSpec,
-    CascadeSpec,
     DiversifiedSpec,
     GreedySpec,
     SelfConsistencySpec,
@@ -20,20 +19,17 @@ from strategies.aggregate import Aggregate
 from strategies.arms import Arm
 from strategies.base import Strategy
 from strategies.best_of_n import BestOfN
-from strategies.cascade import Cascade, Stage
 from strategies.diversified import DEFAULT_ARMS, Diversified
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 
 
-def make_strategy(spec: StrategySpec) -> Strategy:
+def make_strategy(spec: GreedySpec | SelfConsistencySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
     if isinstance(spec, GreedySpec):
         return Greedy()
     if isinstance(spec, BestOfNSpec):
         return BestOfN(**spec.model_dump(exclude={"kind"}))
-    if isinstance(spec, CascadeSpec):
-        return _cascade(spec)
     if isinstance(spec, DiversifiedSpec):
         return Diversified(
             arms=make_arms(spec.arms) or DEFAULT_ARMS,
@@ -82,11 +78,4 @@ def _self_consistency(spec: SelfConsistencySpec) -> SelfConsistency:
         verifier=spec.verifier,
         verify=spec.verify,
         pass_score=spec.pass_score,
-    )
-
-
-def _cascade(spec: CascadeSpec) -> Cascade:
-    stages = (Stage(one.model, one.min_samples, one.max_samples, one.confidence) for one in spec.stages)
-    return Cascade(
-        stages=tuple(stages), keep_votes=spec.keep_votes, tolerance=spec.tolerance, audit=spec.audit, alpha=spec.alpha
     )

@@ -15,12 +15,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 
 from actors.desk import Ask, Check
 from actors.engines.base import Completion, Request
-from actors.engines.fleet import engine_of
 from actors.life import Life
 from actors.till import Till
 from budgets.messages import Reply
@@ -50,14 +48,13 @@ class Dispatch:
         self._hurry = False
         self.expired = False
         self.till = Till[Ask | Check]()
-        self.samples = 0
-        """Samples that landed so far."""
-        self._costs: defaultdict[str, ExpectedTokens] = defaultdict(ExpectedTokens)
-        self._slots: Counter[str] = Counter()
+        self.costs = ExpectedTokens()
+        """Units a sample of this worker cost so far."""
 
     def prior(self, model: str) -> float:
         """Units a sample is expected to cost, by what this worker's samples of that model cost so far."""
-        return self._costs[model].mean(self._life.cost.worst(0, self._life.spec.sampling.max_tokens, model))
+        worst = self._life.cost.worst(0, self._life.spec.sampling.max_tokens)
+        return self.costs.mean(worst)
 
     @property
     def inflight(self) -> int:
@@ -68,12 +65,6 @@ class Dispatch:
     def idle_slots(self) -> int:
         """Samples the engine could start now."""
         return max(0, self._engine.capacity - len(self._running))
-
-    @property
-    def starved(self) -> bool:
-        """Are there slots that nothing can be started in, for want of asks or of money?"""
-        till = self.till
-        return self.idle_slots > 0 and not till.desk.startable(till.wallet.free, till.price)
 
     def submit(self, ask: Ask | Check) -> None:
         """Put a wanted sample, or a check that costs, on the desk."""
@@ -108,9 +99,9 @@ class Dispatch:
     def pump(self) -> None:
         """Start the best bids, at the price or above it, while slots and money last."""
         while self.idle_slots > 0 and not self._halted and not self._warming():
-            ask = self.till.start(self._has_slot)
+            ask = self.till.start()
             if ask is None:
-                if self.till.desk and self.starved:
+                if self.till.desk:
                     self._life.tasks.wake.set()
                 return
             self._started += 1
@@ -120,7 +111,6 @@ class Dispatch:
             else:
                 ask.request_id = f"{self._life.name}/{ask.item.item_id}/{ask.prompt_key}/{ask.sample_index}"
                 work = self._generate(ask)
-                self._slots[ask.draw.model] += 1
             self._running[ask.request_id] = ask
             generating = self._life.tasks.spawn(work)
             self._generating[generating] = ask.request_id
@@ -183,13 +173,7 @@ class Dispatch:
         Meant to spare prompts that share a beginning from being computed side by side. What it saves is not shown: two
         noisy runs of the example job drew 1,473 samples without it and 1,500 with it from 60,000 tokens.
         """
-        return self.samples == 0 and bool(self._running)
-
-    def _has_slot(self, ask: Ask | Check) -> bool:
-        """Has the ask's own engine room for it? A check runs elsewhere."""
-        if isinstance(ask, Check):
-            return True
-        return self._slots[ask.draw.model] < engine_of(self._engine, ask.draw.model).capacity
+        return self.costs.count == 0 and bool(self._running)
 
     async def _check(self, ask: Check) -> None:
         """Make a check that was paid for. Cut, nobody knows what it had cost: its worst is spent and journalled."""
@@ -213,7 +197,7 @@ class Dispatch:
             completion = await self._engine.generate(request)
         except RequestRejected as error:
             self.till.wallet.settle(ask.worst, 0)
-            self._release(ask)
+            del self._running[ask.request_id]
             if not ask.paid.done():
                 ask.paid.set_exception(error)
             self.pump()
@@ -221,9 +205,8 @@ class Dispatch:
         sample = self._sample(ask, completion, time.monotonic() - began)
         used = self._life.cost.of(sample)
         self.till.wallet.settle(ask.worst, used)
-        self._release(ask)
-        self.samples += 1
-        self._costs[ask.draw.model].add(used)
+        del self._running[ask.request_id]
+        self.costs.add(used)
         self._life.log.add(ask.shard_id, sample)
         self._landed(ask.shard_id, sample)
         if not ask.paid.done():
@@ -233,10 +216,6 @@ class Dispatch:
                 ask.paid.set_result(sample)
         # The question's next ask, if any, must be at the desk before the slot is given away.
         asyncio.get_running_loop().call_soon(self.pump)
-
-    def _release(self, ask: Ask) -> None:
-        del self._running[ask.request_id]
-        self._slots[ask.draw.model] -= 1
 
     def _sample(self, ask: Ask, completion: Completion, seconds: float) -> Sample:
         aborted = completion.finish_reason == "abort"
@@ -278,7 +257,6 @@ def _request(ask: Ask) -> Request:
         min_p=draw.min_p,
         max_tokens=draw.max_tokens,
         cut_below=draw.cut_below,
-        model=draw.model,
     )
 
 

@@ -244,7 +244,7 @@ class QuestionSession:
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         return Ask(
             bid=value,
-            worst=self.terms.cost.worst(len(way.prompt.token_ids), way.max_tokens, way.draw.model),
+            worst=self.terms.cost.worst(len(way.prompt.token_ids), way.max_tokens),
             item=self.item,
             shard_id=self.shard_id,
             sample_index=index,

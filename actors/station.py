@@ -105,7 +105,7 @@ class Station:
 
     async def _rest(self, reply: Reply) -> None:
         """Wait for the next sync: a second, or a moment when something waits that money could start."""
-        starved = self._dispatch.starved
+        starved = self._dispatch.idle_slots > 0
         # Woken by what changes the picture: a landed sample that leaves slots free, a finished shard, a failure.
         self._tasks.wake.clear()
         await asyncio.sleep(SYNC_MIN_SECONDS)
@@ -120,7 +120,7 @@ class Station:
             self._dispatch.till.report(self._life.name, self._seq, self._dispatch.inflight, self._dispatch.idle_slots),
             shards=self._questions.states(),
             wants_shards=self._wanted(),
-            samples=self._dispatch.samples,
+            samples=self._dispatch.costs.count,
             lendable=self._questions.loans.lendable(),
             borrows=self._borrows(),
             lent=self._questions.loans.lent(),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.engines.base import Engine, Prompt
-from actors.engines.fleet import engine_of
 from pipeline.errors import RequestRejected
 from pipeline.records import Item
 from pipeline.spec import JobSpec
@@ -36,7 +35,9 @@ def prepare_with(engine: Engine) -> Prepare:
     """Prompts as ``engine`` computes them."""
 
     def prepare(item: Item, draw: Draw) -> Prompt:
-        return engine_of(engine, draw.model).prepare(item, draw.prefix)
+        if draw.model:
+            raise RequestRejected(f"the job has no model called {draw.model!r}")
+        return engine.prepare(item, draw.prefix)
 
     return prepare
 
@@ -82,7 +83,7 @@ def asked(item: Item, prompt: str | None) -> Item:
 
 def prompt_key(spec: JobSpec, prompt: Prompt, draw: Draw) -> str:
     """Hash of everything that shapes a sample: the prompt as the model sees it, the model, and how it is sampled."""
-    model = spec.models.get(draw.model, spec.model)
+    model = spec.model
     changed = {
         name: value
         for name in ("temperature", "top_p", "min_p", "max_tokens")
@@ -90,12 +91,10 @@ def prompt_key(spec: JobSpec, prompt: Prompt, draw: Draw) -> str:
     }
     asked: dict[str, Any] = {
         "prompt": prompt.text,
-        "model": [model.name, model.revision, model.tokenizer, model.dtype],
+        "model": [draw.model] if draw.model else [model.name, model.revision, model.tokenizer, model.dtype],
         "sampling": spec.sampling.model_dump() | changed,
     }
     # Only where they are set: the keys of plain draws are those of runs that knew nothing else.
-    if draw.model:
-        asked["models"] = draw.model
     if draw.prefix:
         asked["prefix"] = draw.prefix
     if draw.cut_below is not None:

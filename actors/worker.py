@@ -79,8 +79,7 @@ def start_worker(spec: JobSpec, life: str) -> Any:
 
     gpus = spec.cluster.gpus_per_worker
     if gpus is None:
-        models = [model for model in (spec.model, *spec.models.values()) if model.engine == "vllm"]
-        gpus = 0 if is_cpu_build() else sum(model.tensor_parallel for model in models)
+        gpus = 0 if spec.model.engine != "vllm" or is_cpu_build() else spec.model.tensor_parallel
     actor = ray.remote(WorkerActor)
     return actor.options(
         num_cpus=spec.cluster.cpus_per_worker, num_gpus=gpus, max_restarts=0, max_task_retries=0, max_concurrency=16

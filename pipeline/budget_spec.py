@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from budgets.cost import CostModel, Rates
+from budgets.cost import CostModel
 from pipeline.deadline import check_form
 from pipeline.section import Section
 
@@ -34,19 +34,6 @@ _FLOPS_PER_PARAMETER = 2
 out: a few percent of it until the context is many times the model's width."""
 
 _Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class ModelPrice(Section):
-    """Dollars per million tokens of a further model."""
-
-    prompt: float = Field(ge=0, allow_inf_nan=False, description="Computed prompt tokens")
-    cached: float = Field(0.0, ge=0, allow_inf_nan=False, description="Prompt tokens from the cache")
-    completion: float = Field(gt=0, allow_inf_nan=False, description="Completion tokens")
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _whole_in_parts(cls, value: float) -> float:
-        return _in_parts(value)
 
 
 class PriceSpec(Section):
@@ -70,12 +57,6 @@ class PriceSpec(Section):
         "elsewhere how many of the model's tokens one of its tokens counts as. Default: as a completion token",
     )
 
-    models: dict[str, _Rate | ModelPrice] = Field(
-        default_factory=dict,
-        description="By the name of a further model: how many of the model's tokens one of its tokens counts as "
-        "(default: 1); where tokens are priced in dollars: {prompt, cached, completion}, each needed",
-    )
-
     @field_validator("*", mode="before")
     @classmethod
     def _a_number(cls, value: Any) -> Any:
@@ -83,12 +64,12 @@ class PriceSpec(Section):
             raise ValueError("must be a number, not a truth value")
         return value
 
-    @field_validator("prompt", "cached", "completion", "verifiers", "models", mode="after")
+    @field_validator("prompt", "cached", "completion", "verifiers", mode="after")
     @classmethod
     def _whole_in_parts(cls, value: Any) -> Any:
         for rate in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(rate, int | float):
-                _in_parts(rate)
+            if rate is not None and (_exact(rate) * _PARTS).denominator != 1:
+                raise ValueError(f"{rate!r} has more than six decimals: round it, so that costs add up exactly")
         return value
 
 
@@ -167,12 +148,6 @@ class BudgetSpec(Section):
         idle = [name for name in _unused(self, needed) if getattr(self.price, name) is not None]
         if idle:
             raise ValueError(f"price.{idle[0]} prices nothing here: leave it out of a budget in {self.kind}")
-        for name, rate in self.price.models.items():
-            if _by_class(self) != isinstance(rate, ModelPrice):
-                form = "{prompt, cached, completion}" if _by_class(self) else "a number of the model's tokens"
-                raise ValueError(f"price.models.{name}: write it as {form} in a budget in {self.kind} like this")
-            if not isinstance(rate, ModelPrice) and rate == 0:
-                raise ValueError(f"price.models.{name}: must be above 0: tokens that cost nothing know no ceiling")
         if budget_units(self) < cost_model(self).completion:
             raise ValueError(
                 f"{self.kind}: {self.amount!r} pays for less than one completion token; raise it, or mend price"
@@ -206,18 +181,11 @@ def cost_model(budget: BudgetSpec) -> CostModel:
         prompt, cached, completion = (
             int(_exact(rate or 0.0) * _PARTS) for rate in (price.prompt, price.cached, price.completion)
         )
-        models = {name: _rates(one) for name, one in price.models.items() if isinstance(one, ModelPrice)}
-        return CostModel(prompt, cached, completion, each, PICO_DOLLAR, models)
-    weights = {name: _exact(one) for name, one in budget.price.models.items() if not isinstance(one, ModelPrice)}
-    whole = all(rate.denominator == 1 for rate in (*rates.values(), *weights.values()))
-    part = 1 if whole else _PARTS
-    return CostModel(
-        prompt=part,
-        completion=part,
-        verifier={name: int(rate * part) for name, rate in rates.items()},
-        unit=TOKEN if whole else MICRO_TOKEN,
-        models={name: Rates(int(rate * part), 0, int(rate * part)) for name, rate in weights.items()},
-    )
+        return CostModel(prompt, cached, completion, each, PICO_DOLLAR)
+    if all(rate.denominator == 1 for rate in rates.values()):
+        return CostModel(verifier={name: int(rate) for name, rate in rates.items()}, unit=TOKEN)
+    parts = {name: int(rate * _PARTS) for name, rate in rates.items()}
+    return CostModel(_PARTS, 0, _PARTS, parts, MICRO_TOKEN)
 
 
 def budget_units(budget: BudgetSpec) -> int:
@@ -261,7 +229,7 @@ def _needed(budget: BudgetSpec) -> tuple[str, ...]:
 
 def _unused(budget: BudgetSpec, needed: tuple[str, ...]) -> list[str]:
     # A rate serves every forecast; a price for cached tokens goes with those of the others.
-    welcome = {*needed, "tokens_per_second", "verifiers", "models", *(["cached"] if "completion" in needed else [])}
+    welcome = {*needed, "tokens_per_second", "verifiers", *(["cached"] if "completion" in needed else [])}
     return [name for name in PriceSpec.model_fields if name not in welcome]
 
 
@@ -286,16 +254,6 @@ def _unit_value(budget: BudgetSpec) -> Fraction:
 def _whole_tokens(budget: BudgetSpec, units: int) -> int | None:
     model = cost_model(budget)
     return units // model.completion if model.uniform else None
-
-
-def _rates(price: ModelPrice) -> Rates:
-    return Rates(*(int(_exact(rate) * _PARTS) for rate in (price.prompt, price.cached, price.completion)))
-
-
-def _in_parts(rate: float) -> float:
-    if (_exact(rate) * _PARTS).denominator != 1:
-        raise ValueError(f"{rate!r} has more than six decimals: round it, so that costs add up exactly")
-    return rate
 
 
 def _exact(value: float) -> Fraction:

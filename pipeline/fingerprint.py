@@ -13,11 +13,16 @@ from typing import Any
 
 from pipeline.spec import JobSpec
 
-_OF_A_MODEL = ("name", "revision", "tokenizer", "dtype", "engine", "max_model_len", "options")
-"""What of a model shapes its samples; the rest is how fast it runs."""
-
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "model": (*(f"model.{name}" for name in _OF_A_MODEL), "models"),
+    "model": (
+        "model.name",
+        "model.revision",
+        "model.tokenizer",
+        "model.dtype",
+        "model.engine",
+        "model.max_model_len",
+        "model.options",
+    ),
     "prompts": ("dataset.prompt", "dataset.messages", "dataset.id", "dataset.reference", "dataset.stakes"),
     "sampling": ("sampling",),
     "strategy": ("strategy",),
@@ -73,8 +78,6 @@ def _field(job: dict[str, Any], path: str) -> Any:
     value: Any = job
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if path == "models" and isinstance(value, dict):
-        return {name: {field: model.get(field) for field in _OF_A_MODEL} for name, model in value.items()}
     return value
 
 

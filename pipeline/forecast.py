@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from budgets.cost import Tokens, Usage
+from budgets.cost import Usage
 from pipeline.budget_spec import BudgetSpec, BudgetUse, budget_use, computable, cost_model, in_kind, tokens_in
 from pipeline.deadline import resolve_deadline
 from pipeline.errors import RunMismatch, UsageError
@@ -118,7 +118,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     prompts = measure(items)
     least, most = samples_range(spec)
     minimum = cost_of(plan.items, least, prompts, spec.sampling.max_tokens, spec.budget)
-    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens, spec.budget, _dearest(spec))
+    maximum = cost_of(plan.items, most, prompts, spec.sampling.max_tokens, spec.budget)
     found = Forecast(
         output=spec.output,
         resumes=before is not None,
@@ -147,28 +147,21 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *warnings_of(spec, found)])
 
 
-def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int, budget: BudgetSpec, of: str = "") -> Cost:
-    """What ``samples`` of one model (``of``: its name) for each of ``items`` questions could cost. Pure."""
+def cost_of(items: int, samples: int, prompts: Prompts, max_tokens: int, budget: BudgetSpec) -> Cost:
+    """What ``samples`` for each of ``items`` questions could cost. Pure."""
     model = cost_model(budget)
     completions = items * samples * max_tokens
     prompting = items * samples * prompts.mean
     once = min(prompting, items * (prompts.mean - prompts.shared) + prompts.shared)
-    tokens = Tokens(math.ceil(once), math.floor(prompting - once), math.ceil(EXPECTED_FRACTION * completions))
-    expected = Usage(models={of: tokens}) if of else Usage(*tokens)
+    expected = Usage(math.ceil(once), math.floor(prompting - once), math.ceil(EXPECTED_FRACTION * completions))
     # Where the cache were dearer than computing, the worst would be to find all of a prompt there.
-    worst = model.worst(math.ceil(prompting), completions, of)
+    worst = model.worst(math.ceil(prompting), completions)
     return Cost(
         expected=math.ceil(once + EXPECTED_FRACTION * completions),
         worst=math.ceil(prompting) + completions,
         expected_in_budget=in_kind(budget, model.of_usage(expected)),
         worst_in_budget=in_kind(budget, worst),
     )
-
-
-def _dearest(spec: JobSpec) -> str:
-    """The dearest model the strategy asks: what may be drawn at most is costed as if all of it came from there."""
-    model = cost_model(spec.budget)
-    return max(("", *spec.strategy.uses), key=lambda name: model.rates(name).completion)
 
 
 def measure(items: Sequence[Item]) -> Prompts:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from budgets.cost import Tokens, Usage
+from budgets.cost import Usage
 from pipeline.errors import StoreError
 from pipeline.filesystem import Files
 from pipeline.records import Decided, Judged, Sample, Verdict, columns_of, from_row, to_row
@@ -40,8 +40,8 @@ _VERDICTS = re.compile(r"journal/\d+/verdicts-(?P<writer>.+)-\d+\.parquet")
 _DECIDED = re.compile(r"journal/\d+/decided-(?P<writer>.+)-\d+\.parquet")
 _MARKS = re.compile(r"journal/\d+/(?P<mark>attempts|released)-(?P<writer>.+)-(?P<seq>\d+)\.json")
 
-TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens", "model"]
-"""Columns of ``Sample`` that generation is billed by; files of runs that knew one model have no ``model``."""
+TOKEN_COLUMNS = ["prompt_tokens", "cached_prompt_tokens", "completion_tokens"]
+"""Columns of ``Sample`` that generation is billed by."""
 VERDICT_COLUMNS = ["verdicts.list.element.verifier", "verdicts.list.element.tokens"]
 """Columns of ``Sample`` that verification is billed by."""
 
@@ -198,16 +198,9 @@ def decode(files: Files, path: str, columns: Sequence[str] | None = None) -> Any
 
 def usage_of(samples: Any) -> Usage:
     """Tokens by class of a table that has ``TOKEN_COLUMNS``, and of its verdicts where it has ``VERDICT_COLUMNS``."""
+    prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS)
     verifying = verifying_of(samples) if "verdicts" in samples.column_names else {}
-    names = pc.unique(samples["model"]).to_pylist() if "model" in samples.column_names else []
-    by_model = {name: _tokens_of(samples.filter(pc.equal(samples["model"], name))) for name in names}
-    main = by_model.pop("", Tokens()) if names else _tokens_of(samples)
-    return Usage(*main, verifying, by_model)
-
-
-def _tokens_of(samples: Any) -> Tokens:
-    prompt, cached, completion = (int(pc.sum(samples[name]).as_py() or 0) for name in TOKEN_COLUMNS[:3])
-    return Tokens(prompt - cached, cached, completion)
+    return Usage(prompt - cached, cached, completion, verifying)
 
 
 def verifying_of(table: Any) -> dict[str, int]:

@@ -128,10 +128,6 @@ class JobSpec(Section):
 
     dataset: DatasetSpec
     model: ModelSpec = ModelSpec()
-    models: dict[str, ModelSpec] = Field(
-        default_factory=dict,
-        description="Further models by name, for strategies that ask several; a worker runs all",
-    )
     sampling: SamplingSpec = SamplingSpec()
     strategy: StrategySpec = SelfConsistencySpec()
     answer: AnswerSpec = AnswerSpec()
@@ -148,13 +144,6 @@ class JobSpec(Section):
                 f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
                 f"model.max_model_len ({self.model.max_model_len}), which also holds the prompt"
             )
-        for name, model in self.models.items():
-            if self.sampling.max_tokens >= model.max_model_len:
-                raise ValueError(
-                    f"sampling.max_tokens ({self.sampling.max_tokens}) must be smaller than "
-                    f"models.{name}.max_model_len ({model.max_model_len}), which also holds the prompt"
-                )
-        self._models_fit()
         if self.strategy.begins >= self.sampling.max_tokens:
             raise ValueError(
                 f"strategy: it looks at the first {self.strategy.begins} tokens of a completion, and "
@@ -181,23 +170,6 @@ class JobSpec(Section):
             names = ", ".join(known) or "none"
             raise ValueError(f"budget.price.verifiers: no verifier is called {unknown[0]!r}; the job has: {names}")
         return self
-
-    def _models_fit(self) -> None:
-        """Raise ValueError unless the further models are those that are asked and priced."""
-        asked, there = self.strategy.uses, ", ".join(self.models) or "none"
-        missing = [name for name in asked if name not in self.models]
-        if missing:
-            raise ValueError(f"strategy: no model is called {missing[0]!r}; models has: {there}")
-        idle = [name for name in self.models if name not in asked]
-        if idle:
-            raise ValueError(f"models.{idle[0]}: the strategy never asks it; leave it out: it would load for nothing")
-        unknown = [name for name in self.budget.price.models if name not in self.models]
-        if unknown:
-            raise ValueError(f"budget.price.models: no model is called {unknown[0]!r}; models has: {there}")
-        by_class = self.budget.kind == "dollars" and self.budget.price.gpu_hour is None
-        unpriced = [name for name in self.models if name not in self.budget.price.models]
-        if by_class and unpriced:
-            raise ValueError(f"budget.price.models: {unpriced[0]!r} has no price; dollars need one for every model")
 
 
 def _is_gym(dataset: DatasetSpec) -> bool:

@@ -26,9 +26,10 @@ def total(usage: Mapping[str, Usage]) -> Usage:
 
 def generation_cost(store: Store, commit: Commit, cost: CostModel) -> int:
     """Units the samples of a committed shard cost to generate. Opens no file where all tokens cost the same."""
-    if cost.alike:
+    if cost.uniform:
         return commit.tokens * cost.completion
-    return cost.of_usage(_read(store, commit).generation)
+    usage = _read(store, commit)
+    return cost.of_usage(Usage(usage.prompt, usage.cached, usage.completion))
 
 
 def verification_cost(store: Store, commit: Commit, cost: CostModel) -> int:

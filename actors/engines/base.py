@@ -37,8 +37,6 @@ class Request:
     min_p: float | None = None
     max_tokens: int | None = None
     cut_below: float | None = None
-    model: str = ""
-    """Which of several engines it is for; an engine by itself takes no notice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from pipeline.spec import JobSpec
 # The CPU attention kernel takes multiples of 32. Small blocks matter: the prompt's last, partly filled block is
 # computed anew for every sample, and at vLLM's CPU default of 128 that halved our tokens a second on short questions.
 CPU_BLOCK = 32
-_GIVEN = frozenset(os.environ)
-"""What the user has set: not ours to change."""
 
 
 def is_cpu_build() -> bool:
@@ -43,9 +41,7 @@ def prepare_environment(spec: JobSpec) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         threads = max(1, (os.cpu_count() or 1) // spec.cluster.workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        if "VLLM_CPU_KVCACHE_SPACE" not in _GIVEN:
-            # Read by each engine's processes when they start, so a worker of several engines sets it for each.
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(spec.model.kv_cache_gib)))
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(spec.model.kv_cache_gib))))
 
 
 class VllmEngine:
