@@ -2,23 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from budgets.evidence import Evidence
 from budgets.stopping import make_rule
 from pipeline.strategy_kinds.arms import ArmSpec
-from pipeline.strategy_spec import CascadeSpec, GreedySpec, SelfConsistencySpec
+from pipeline.strategy_spec import (
+    AggregateSpec,
+    BestOfNSpec,
+    CascadeSpec,
+    DiversifiedSpec,
+    GreedySpec,
+    SelfConsistencySpec,
+    StrategySpec,
+)
+from strategies.aggregate import Aggregate
 from strategies.arms import Arm
 from strategies.base import Strategy
+from strategies.best_of_n import BestOfN
 from strategies.cascade import Cascade, Stage
+from strategies.diversified import DEFAULT_ARMS, Diversified
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 
 
-def make_strategy(spec: GreedySpec | SelfConsistencySpec | CascadeSpec) -> Strategy:
+def make_strategy(spec: StrategySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
     if isinstance(spec, GreedySpec):
         return Greedy()
+    if isinstance(spec, BestOfNSpec):
+        return BestOfN(**spec.model_dump(exclude={"kind"}))
     if isinstance(spec, CascadeSpec):
         return _cascade(spec)
+    if isinstance(spec, DiversifiedSpec):
+        return Diversified(
+            arms=make_arms(spec.arms) or DEFAULT_ARMS,
+            probes=spec.probes,
+            probe_tokens=spec.probe_tokens,
+            similarity=spec.similarity,
+            keep=spec.keep,
+            weight=spec.weight,
+            confidence=spec.confidence,
+            alpha=spec.alpha,
+        )
+    if isinstance(spec, AggregateSpec):
+        return Aggregate(
+            vote=_self_consistency(spec.vote),
+            method=spec.method,
+            contested_below=spec.contested_below,
+            candidates=spec.candidates,
+            candidate_chars=spec.candidate_chars,
+            selections=spec.selections,
+            population=spec.population,
+            subset=spec.subset,
+            steps=spec.steps,
+            temperature=spec.temperature,
+            max_tokens=spec.max_tokens,
+            model=spec.model,
+            template=spec.template,
+        )
+    return _self_consistency(spec)
+
+
+def make_arms(specs: Sequence[ArmSpec]) -> tuple[Arm, ...]:
+    """The ways to ask that a section names."""
+    return tuple(Arm(**spec.model_dump()) for spec in specs)
+
+
+def _self_consistency(spec: SelfConsistencySpec) -> SelfConsistency:
     return SelfConsistency(
         min_samples=spec.min_samples,
         max_samples=spec.max_samples,
@@ -27,16 +78,11 @@ def make_strategy(spec: GreedySpec | SelfConsistencySpec | CascadeSpec) -> Strat
         evidence=Evidence(spec.evidence, spec.evidence_strength, spec.evidence_fade),
         alpha=spec.alpha,
         prune=spec.prune,
-        arms=tuple(map(make_arm, spec.all_arms())),
+        arms=make_arms(spec.all_arms()),
         verifier=spec.verifier,
         verify=spec.verify,
         pass_score=spec.pass_score,
     )
-
-
-def make_arm(spec: ArmSpec) -> Arm:
-    """An arm a job file names."""
-    return Arm(spec.name, spec.template, spec.temperature, spec.top_p, spec.min_p, spec.model)
 
 
 def _cascade(spec: CascadeSpec) -> Cascade:

@@ -32,7 +32,8 @@ Key = tuple[str, int]
 Embed = Callable[[Sequence[str]], Awaitable[list[tuple[float, ...]]]]
 
 
-async def _no_embedder(texts: Sequence[str]) -> list[tuple[float, ...]]:
+async def no_embedder(texts: Sequence[str]) -> list[tuple[float, ...]]:
+    """Raises EngineError: nobody asked for an embedder."""
     raise EngineError("this worker embeds no texts")
 
 
@@ -55,7 +56,7 @@ class Terms:
     teach: Callable[[Mapping[Subject, Lesson]], None] = lambda lessons: None
     decided: Callable[[int, str, str, str], None] = lambda shard_id, item_id, name, choice: None
     """Make a decision durable, soon: shard id, item id, name, choice."""
-    embed: Embed = _no_embedder
+    embed: Embed = no_embedder
 
 
 @dataclass
@@ -110,7 +111,8 @@ class QuestionSession:
             raise BudgetDenied(self.min_value)
         asks = {at: self._needed(ways[at], indices[at], value) for at in missing}
         self._open += asks.values()
-        if missing and math.isfinite(value) and len(set(ways)) == 1:
+        # A begun completion is continued once or twice: no further one is worth drawing ahead of need.
+        if missing and math.isfinite(value) and len(set(ways)) == 1 and not ways[-1].draw.prefix:
             self._draw_ahead(ways[-1], indices[-1] + 1, value)
         denied: BudgetDenied | None = None
         try:

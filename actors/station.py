@@ -21,7 +21,7 @@ from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
 from actors.questions import Questions
 from actors.school import School
-from actors.session import Terms
+from actors.session import Embed, Terms, no_embedder
 from actors.tasks import Tasks
 from budgets.cost import TOKENS, CostModel
 from budgets.messages import Reply, WorkerReport
@@ -53,6 +53,7 @@ class Station:
         judge: Judge,
         life: str,
         cost: CostModel = TOKENS,
+        embed: Embed = no_embedder,
     ) -> None:
         self._tasks = Tasks()
         self._log = Logbook(store, life)
@@ -72,6 +73,7 @@ class Station:
             experience=self._school.known,
             teach=self._school.teach,
             decided=self._decided,
+            embed=embed,
         )
         self._questions = Questions(self._life, judge, terms, self._dispatch)
         self._seq = 0

@@ -6,7 +6,9 @@ from typing import Any
 
 import ray
 
+from actors.embedder import Embedder
 from actors.engines.fleet import Fleet
+from actors.session import no_embedder
 from actors.station import Station
 from actors.verifier import VerifierPool
 from budgets.messages import Reply, WorkerReport
@@ -26,10 +28,13 @@ class WorkerActor:
         self._guardian = guard()
         self._spec, self._life = spec, life
         self._fleet: Fleet | None = None
+        self._embedder: Embedder | None = None
         self._station: Station | None = None
 
     async def start(self) -> str:
-        """Load the models. Returns the life's name once the engines are warm. Raises EngineError."""
+        """Load the models. Returns the life's name once the engines are warm. Raises EngineError, SpecError."""
+        if self._spec.strategy.embeds:
+            self._embedder = Embedder()
         self._fleet = await Fleet.start(self._spec)
         return self._life
 
@@ -50,6 +55,7 @@ class WorkerActor:
             pool,
             self._life,
             cost_model(self._spec.budget),
+            self._embedder.embed if self._embedder is not None else no_embedder,
         )
         self._station = station
         try:
@@ -57,6 +63,8 @@ class WorkerActor:
         finally:
             await pool.close()
             await self._fleet.close()
+            if self._embedder is not None:
+                self._embedder.close()
 
     async def stop(self) -> None:
         """Stop soon: ``run`` then returns with everything paid in the journal."""

@@ -63,7 +63,8 @@ class Forecast:
 
     ``budget_covers_minimum`` is against the worst case, ``budget_likely_covers_minimum`` against the expected one.
     ``rows_looked_at`` is how many rows the prompt estimates come from; ``spent_before`` the tokens a run that is there
-    already has paid for, out of the same budget. ``budget`` is in the unit its user wrote; ``tokens_budget`` is None
+    already has paid for, out of the same budget; ``reselects``: that run is finished, and another strategy answers it
+    again, from what is paid first. ``budget`` is in the unit its user wrote; ``tokens_budget`` is None
     where classes of tokens differ in price. ``deadline`` is a moment (ISO 8601); ``deadline_tokens`` what can be
     computed before it at ``price.tokens_per_second``, all workers together, None where either is not given.
     """
@@ -89,6 +90,7 @@ class Forecast:
     budget: BudgetUse
     deadline: str | None = None
     deadline_tokens: float | None = None
+    reselects: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -109,7 +111,8 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     now = now or datetime.now().astimezone()
     deadline = None if spec.budget.deadline is None else resolve_deadline(spec.budget.deadline, now)
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
-    before = _spent_before(spec, fingerprint_of(spec, plan.fingerprint))
+    found_there = _look_before(spec, fingerprint_of(spec, plan.fingerprint))
+    before = found_there.usage if found_there else None
     rows = list(_some_rows(spec.dataset, plan.shards))
     items = [row for row in rows if isinstance(row, Item)]
     prompts = measure(items)
@@ -118,6 +121,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     found = Forecast(
         output=spec.output,
         resumes=before is not None,
+        reselects=bool(found_there and found_there.reselects),
         items=plan.items,
         shards=len(plan.shards),
         has_reference=plan.has_reference,
@@ -320,8 +324,16 @@ def _text(item: Item) -> str:
     return item.prompt or ""
 
 
-def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
-    """What the run in ``spec.output`` has spent; None where there is none.
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The run that is there: what it spent, and whether this job selects it again by another strategy."""
+
+    usage: Usage
+    reselects: bool
+
+
+def _look_before(spec: JobSpec, fingerprint: dict[str, str]) -> _Before | None:
+    """The run in ``spec.output``; None where there is none.
 
     Raises:
         RunMismatch: it is the run of another job, or its budget is counted in another unit.
@@ -333,7 +345,7 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
     names = open_files(spec.output).list("")
     if not names:
         return None
-    from pipeline.fingerprint import diff
+    from pipeline.fingerprint import RULE, diff
     from pipeline.spending import total
     from pipeline.store import RUN, Store, refuse_other_unit
 
@@ -344,11 +356,12 @@ def _spent_before(spec: JobSpec, fingerprint: dict[str, str]) -> Usage | None:
     changed = [
         name for name in sorted(info.fingerprint | fingerprint) if info.fingerprint.get(name) != fingerprint.get(name)
     ]
-    if changed:
+    reselects = changed == [RULE] and store.finished() is not None
+    if changed and not reselects:
         changes = diff(info.job, spec.model_dump(mode="json"), changed).replace("\n", "\n  ")
         raise RunMismatch(
             f"output {store.url}: holds another run; undo these changes to resume it, or name another output:\n"
             f"  {changes}"
         )
     refuse_other_unit(store.url, store.budget_spec(), spec.budget)
-    return total(store.journal_usage())
+    return _Before(total(store.journal_usage()), reselects)

@@ -173,6 +173,13 @@ class JobSpec(Section):
             if unknown:
                 names = ", ".join(self.models) or "none"
                 raise ValueError(f"{field}: no further model is called {unknown[0]!r}; models has: {names}")
+        if self.strategy.begins >= self.sampling.max_tokens:
+            raise ValueError(
+                f"strategy: it looks at the first {self.strategy.begins} tokens of a completion, and "
+                f"sampling.max_tokens allows {self.sampling.max_tokens}: look at fewer, or allow more"
+            )
+        if self.strategy.begins and self.model.engine == "replay":
+            raise ValueError("strategy: recorded completions cannot be gone on with: model.engine replay will not do")
         comparing = [one for one in self.verifiers if needs_reference(one)]
         if comparing and self.dataset.reference is None and not _is_gym(self.dataset):
             raise ValueError(

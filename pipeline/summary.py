@@ -85,7 +85,8 @@ def as_text(status: RunStatus) -> str:
 
 def forecast_text(found: Forecast) -> str:
     """What ``ponder plan`` prints: the cost of the fewest and the most samples, and warnings."""
-    resumes = f" (a run is there: it resumes, {found.spent_before:,} tokens spent so far)" if found.resumes else ""
+    goes_on = "is answered again by this strategy" if found.reselects else "resumes"
+    resumes = f" (a run is there: it {goes_on}, {found.spent_before:,} tokens spent so far)" if found.resumes else ""
     lines = [
         Row("questions", f"{found.items:,}, shards: {found.shards:,}"),
         Row("reference", "yes" if found.has_reference else "no"),

@@ -32,3 +32,13 @@ class StrategySection(Section):
     def by_model(self) -> dict[str, tuple[int, int]] | None:
         """Model → the fewest and the most samples a question gets of it; None where that cannot be told beforehand."""
         return None if self.uses else {"": (self.least, self.most)}
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it compares texts by their embeddings, which its workers then need a model for."""
+        return False
+
+    @property
+    def begins(self) -> int:
+        """Tokens it draws of completions that it means to go on with later; 0: it draws none."""
+        return 0

@@ -25,6 +25,9 @@ def test_another_rule_selects_again_from_what_is_paid(tmp_path: Path) -> None:
     before, paid = outcome(job.output), job.journal()
     assert audit["audited"] == sum(row["flipped"] is not None for row in before.answers) > 0
 
+    planned = ponder(tmp_path, ["plan", *job.words("--set", "strategy.confidence=0.6")[1:]])
+    assert planned.code == 0, planned.stderr
+    assert (planned.result["resumes"], planned.result["reselects"]) == (True, True)
     again = ponder(tmp_path, job.words("--set", "strategy.confidence=0.6"))
     assert again.code == 0, again.stderr
     found = outcome(job.output)

@@ -28,6 +28,16 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         # Eight questions cannot teach what is past this: their order must not matter here.
         "tolerance": 0.5,
     },
+    "arms": {"kind": "self_consistency", "max_samples": 9, "temperatures": [0.5, 1.5], "min_samples": 2},
+    "vote and verifier": {"kind": "self_consistency", "max_samples": 9, "verifier": "numeric", "verify": "weigh"},
+    "best_of_n": {"kind": "best_of_n", "score": "numeric", "stop": "pass", "max_samples": 6},
+    "aggregate": {
+        "kind": "aggregate",
+        "method": "usc",
+        "vote": {"max_samples": 6},
+        "max_tokens": 8,
+    },
+    "pandora": {"kind": "best_of_n", "score": "confidence", "stop": "pandora", "max_samples": 6},
 }
 """By a name of their own: the strategy section of a job whose verifier is called numeric."""
 

@@ -1,0 +1,112 @@
+"""Scores that end at 0 and 1: a beta distribution of known mean and spread, for ``budgets.pandora``.
+
+A normal distribution of the same mean and spread puts weight past 1, where no score is, and so takes a best score
+near the end for one that is easily beaten. On the recorded arithmetic samples, whose confidences crowd below 1, with
+their mean and spread as a prior worth 8 scores, Pandora's stop needed .97 of the samples a fixed number needs for the
+same best score with a normal distribution (17.7 samples a question), and .60 with this one (12.6). Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipeline.errors import SpecError
+
+_TWO_POINTS = 1e-3
+"""Below this a + b all weight is at 0 and 1, to three digits of the gain."""
+_POINT = 1e8
+"""Above this a + b the spread is below 1e-4, and the fraction would need more terms than it is worth."""
+_HALVINGS = 60
+_MAX_TERMS = 20_000
+_EPSILON = 1e-13
+_TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class BetaScores:
+    """Scores in [0, 1] with this mean and standard deviation: Beta(a, b), a + b = mean · (1 − mean) / spread² − 1.
+
+    A spread as large as the mean allows, or larger, leaves 0 and 1 alone; one of 0 the mean. A ``pandora.Scores``.
+    """
+
+    mean: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.mean <= 1.0:
+            raise SpecError(f"mean is {self.mean!r}: the mean of scores must be a number in [0, 1]")
+        if not 0.0 <= self.spread < math.inf:
+            raise SpecError(f"spread is {self.spread!r}: the standard deviation must be a finite number >= 0")
+
+    def gain_over(self, best: float) -> float:
+        """E[(X − z)+] = mean · (1 − I_z(a + 1, b)) − z · (1 − I_z(a, b)), z = ``best``; exact at the ends."""
+        mean, variance = self.mean, self.spread**2
+        if best <= 0.0:
+            return mean - best
+        if best >= 1.0:
+            return 0.0
+        width = mean * (1.0 - mean)
+        if width == 0.0 or width > _POINT * variance:
+            return max(0.0, mean - best)
+        size = width / variance - 1.0
+        if size < _TWO_POINTS:
+            return mean * (1.0 - best)
+        a, b = mean * size, (1.0 - mean) * size
+        above = beta_below(1.0 - best, b, a)
+        # I_z(a + 1, b) is I_z(a, b) less one term, so one fraction does for both.
+        term = math.exp(_log_front(best, a, b) - math.log(a))
+        return min(mean, 1.0 - best, max(0.0, (mean - best) * above + mean * term))
+
+    def reservation_value(self, cost: float) -> float:
+        """See ``pandora.Scores``; by bisection. Never above 1."""
+        if not 0.0 <= cost < math.inf:
+            raise SpecError(f"cost is {cost!r}: it must be a finite number >= 0, in units of score")
+        low, high = self.mean - cost, 1.0
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            if self.gain_over(middle) > cost:
+                low = middle
+            else:
+                high = middle
+        return 0.5 * (low + high)
+
+
+def beta_below(x: float, a: float, b: float) -> float:
+    """I_x(a, b), the regularised incomplete beta function, for a, b > 0 and x in [0, 1]."""
+    if x <= 0.0:
+        return 0.0
+    if x >= 1.0:
+        return 1.0
+    if x < (a + 1.0) / (a + b + 2.0):
+        return min(1.0, math.exp(_log_front(x, a, b) - math.log(a)) * _fraction(x, a, b))
+    return max(0.0, 1.0 - math.exp(_log_front(x, a, b) - math.log(b)) * _fraction(1.0 - x, b, a))
+
+
+def _log_front(x: float, a: float, b: float) -> float:
+    """log(x^a (1 − x)^b / B(a, b))."""
+    beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    return a * math.log(x) + b * math.log1p(-x) - beta
+
+
+def _fraction(x: float, a: float, b: float) -> float:
+    """The continued fraction of I_x(a, b) by the modified Lentz method (DLMF 8.17.22)."""
+    c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
+    found = d
+    for m in range(1, _MAX_TERMS):
+        even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
+        d = 1.0 / _away_from_zero(1.0 + even * d)
+        c = _away_from_zero(1.0 + even / c)
+        found *= d * c
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
+        d = 1.0 / _away_from_zero(1.0 + odd * d)
+        c = _away_from_zero(1.0 + odd / c)
+        step = d * c
+        found *= step
+        if abs(step - 1.0) < _EPSILON:
+            break
+    return found
+
+
+def _away_from_zero(value: float) -> float:
+    return value if abs(value) > _TINY else _TINY
