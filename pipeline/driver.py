@@ -19,6 +19,7 @@ from pipeline.deadline import resolve_deadline
 from pipeline.errors import EngineError, PonderError, RunFailed
 from pipeline.fingerprint import fingerprint_of
 from pipeline.progress import Progress
+from pipeline.readiness import refuse_unready
 from pipeline.records import Shard
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
@@ -80,6 +81,7 @@ def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
 
 def prepare(spec: JobSpec) -> Prepared:
     """Plan the data and open the run directory. Nothing is spent. Raises UsageError."""
+    refuse_unready(spec)
     text = spec.budget.deadline
     deadline = None if text is None else resolve_deadline(text, datetime.now().astimezone())
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)

@@ -106,8 +106,10 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
         StoreError: the output directory cannot be read.
     """
     from pipeline.fingerprint import fingerprint_of
+    from pipeline.readiness import refuse_unready
     from pipeline.source import plan_dataset
 
+    refuse_unready(spec)
     now = now or datetime.now().astimezone()
     deadline = None if spec.budget.deadline is None else resolve_deadline(spec.budget.deadline, now)
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)

@@ -7,6 +7,7 @@ that names the column and the mend. Owns nothing: a part is opened for each read
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,10 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
-    """The samples of one committed shard of a run, each beside its question's reference."""
+    """The samples of one committed shard of a run, each beside its question's reference.
+
+    Of a question that was asked in several ways (arms, several models) those of the way most samples came from.
+    """
 
     run: Run
     shard_id: int
@@ -124,13 +128,26 @@ class RunPart:
         import pyarrow as pa
 
         with _parquet(self.path) as file:
-            table = by_role(
-                file.read(columns=sorted(set(self.names.values())), use_threads=False), self.names, self.path
-            )
+            columns = sorted({*self.names.values(), "prompt_key"})
+            table = by_role(_one_way(file.read(columns=columns, use_threads=False)), self.names, self.path)
         answers = self.run.shard_answers(self.shard_id).to_table(columns=["item_id", "reference"], use_threads=False)
         known = dict(zip(answers["item_id"].to_pylist(), answers["reference"].to_pylist(), strict=True))
         references = [known.get(item_id) for item_id in table["item_id"].to_pylist()]
         return table.append_column("reference", pa.array(references, pa.string()))
+
+
+def _one_way(table: Any) -> Any:
+    """Rows of each item's most frequent ``prompt_key``; of equals the one that stands first."""
+    import pyarrow as pa
+
+    pairs = list(zip(table["item_id"].to_pylist(), table["prompt_key"].to_pylist(), strict=True))
+    counts: dict[str, Counter[str]] = {}
+    for item_id, key in pairs:
+        counts.setdefault(item_id, Counter())[key] += 1
+    if all(len(keys) == 1 for keys in counts.values()):
+        return table
+    most = {item_id: keys.most_common(1)[0][0] for item_id, keys in counts.items()}
+    return table.filter(pa.array([most[item_id] == key for item_id, key in pairs]))
 
 
 def _run_parts(url: str, columns: Mapping[str, str], text: bool) -> Parts:
