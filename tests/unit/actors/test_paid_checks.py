@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
+from pipeline import verifier_kinds
 from pipeline.records import Item, Sample, Verdict
 from pipeline.spending import total
 from pipeline.store import Store
 from pipeline.verifier_kinds import VerifierSection
 from tests.unit.actors.test_every_strategy import Closed
 from tests.unit.actors.test_station import ALL, ids, make_job, outcome, spent, work
+from verifiers import registry
 from verifiers.registry import register
 
 WORST = 30
@@ -39,7 +41,12 @@ class Dear:
         return [Verdict(self.name, float(one.answer == item.reference), tokens=self._tokens) for one in samples]
 
 
-register("test_dear", DearSpec, lambda spec, answer: Dear(spec))
+@pytest.fixture(autouse=True, scope="module")
+def _kind():
+    """The kind is there while these tests run, and gone after them."""
+    register("test_dear", DearSpec, lambda spec, answer: Dear(spec))
+    yield
+    del registry._FACTORIES["test_dear"], verifier_kinds._SECTIONS["test_dear"]
 
 
 @pytest.fixture(autouse=True)
