@@ -135,7 +135,8 @@ class Store:
             RunMismatch: the run is not finished, or more than the strategy is another.
         """
         while changed := _changed(info := self.run_info(), fingerprint):
-            if changed != [RULE] or self.finished() is None:
+            # Where another was first meanwhile, it is looked at anew: its rule may be ours.
+            if (changed != [RULE] or self.finished() is None) and self._newest_rule() == info.rule:
                 raise _mismatch(self.url, info, job, changed)
             record = {
                 "strategy": job["strategy"],
