@@ -10,16 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.judge import Judge, Judgement
 from budgets.curve import HIGHEST
-from budgets.experience import Experience
 from pipeline.errors import BudgetDenied
 from pipeline.records import Item, Sample, Verdict
-from strategies.base import PLAIN, Draw, Session, Solution, Strategy
+from strategies.base import Draw, Session, Solution, Strategy
+from strategies.wrapped import Wrapped
 
 # After every guaranteed minimum, so that a tight budget starves no question, and before everything else: a sample
 # of a random few is only unbiased where the few are paid whatever they look like.
@@ -68,27 +67,17 @@ async def judged(audit: Audit | None, item: Item, judge: Judge, early: Judgement
     return dataclasses.replace(audit, correct=said.correct)
 
 
-class _AuditSession:
-    """A session whose bids are the audit's own. ``refused``: the market would not pay for a sample."""
+class _AuditSession(Wrapped):
+    """A session whose bids are the audit's own. ``refused``: the market would not pay for a sample, or a check."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.samples = 0
         self.refused = False
 
-    @property
-    def rng(self) -> random.Random:
-        return self._session.rng
-
-    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
-        return self._session.expected_tokens(draw, check=check)
-
-    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
-        return await self.sample_each([draw] * n, value=value)
-
     async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
         try:
-            drawn = await self._session.sample_each(draws, value=_bid(value))
+            drawn = await super().sample_each(draws, value=_bid(value))
         except BudgetDenied:
             self.refused = True
             raise
@@ -97,22 +86,13 @@ class _AuditSession:
 
     async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
         try:
-            return await self._session.verify(samples, verifier, value=_bid(value))
+            return await super().verify(samples, verifier, value=_bid(value))
         except BudgetDenied:
             self.refused = True
             raise
 
-    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        return await self._session.embed(texts)
-
-    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
-        return await self._session.decide(name, choose)
-
     def learn(self, name: str, option: str, reward: float, cost: float) -> None:
         """Nothing: the question has taught what it had to when it stopped."""
-
-    def cancel(self) -> None:
-        self._session.cancel()
 
 
 def _bid(value: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from budgets.fraction import beta_fraction
 from pipeline.errors import SpecError
 
 _TWO_POINTS = 1e-3
@@ -20,7 +21,6 @@ _POINT = 1e8
 _HALVINGS = 60
 _MAX_TERMS = 20_000
 _EPSILON = 1e-13
-_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +79,13 @@ def beta_below(x: float, a: float, b: float) -> float:
     if x >= 1.0:
         return 1.0
     if x < (a + 1.0) / (a + b + 2.0):
-        return min(1.0, math.exp(_log_front(x, a, b) - math.log(a)) * _fraction(x, a, b))
-    return max(0.0, 1.0 - math.exp(_log_front(x, a, b) - math.log(b)) * _fraction(1.0 - x, b, a))
+        return min(1.0, math.exp(_log_front(x, a, b) - math.log(a)) * beta_fraction(x, a, b, _EPSILON, _MAX_TERMS))
+    return max(
+        0.0, 1.0 - math.exp(_log_front(x, a, b) - math.log(b)) * beta_fraction(1.0 - x, b, a, _EPSILON, _MAX_TERMS)
+    )
 
 
 def _log_front(x: float, a: float, b: float) -> float:
     """log(x^a (1 − x)^b / B(a, b))."""
     beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     return a * math.log(x) + b * math.log1p(-x) - beta
-
-
-def _fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction of I_x(a, b) by the modified Lentz method (DLMF 8.17.22)."""
-    c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
-    found = d
-    for m in range(1, _MAX_TERMS):
-        even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
-        d = 1.0 / _away_from_zero(1.0 + even * d)
-        c = _away_from_zero(1.0 + even / c)
-        found *= d * c
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
-        d = 1.0 / _away_from_zero(1.0 + odd * d)
-        c = _away_from_zero(1.0 + odd / c)
-        step = d * c
-        found *= step
-        if abs(step - 1.0) < _EPSILON:
-            break
-    return found
-
-
-def _away_from_zero(value: float) -> float:
-    return value if abs(value) > _TINY else _TINY

@@ -13,13 +13,13 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
 
+from budgets.fraction import beta_fraction
 from pipeline.errors import SpecError
 
 _EXACT_UP_TO = 1000
 """Whole votes up to this total use exact integer sums, weighted ones a power series; beyond, the continued fraction is
 as accurate and faster."""
 _LOG_2 = math.log(2.0)
-_TINY = 1e-300
 _EPSILON = 1e-15
 _MAX_TERMS = 10_000
 _SIMPSON_STEPS = 160
@@ -208,28 +208,7 @@ def _beta_half(a: float, b: float) -> float:
             bottom += 1.0
         return math.exp(log_front - math.log(a)) * total
     # x < (a + 1) / (a + b + 2) is what convergence needs (Numerical Recipes, §6.4); at x = 1/2 that is a >= b.
-    return math.exp(log_front - math.log(a)) * _beta_fraction(a, b)
-
-
-def _beta_fraction(a: float, b: float) -> float:
-    """The continued fraction of I_x(a, b) at x = 1/2 by the modified Lentz method (DLMF 8.17.22, Thompson 1986)."""
-    x = 0.5
-    c = 1.0
-    d = 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
-    fraction = d
-    for m in range(1, _MAX_TERMS):
-        even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
-        d = 1.0 / _away_from_zero(1.0 + even * d)
-        c = _away_from_zero(1.0 + even / c)
-        fraction *= d * c
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
-        d = 1.0 / _away_from_zero(1.0 + odd * d)
-        c = _away_from_zero(1.0 + odd / c)
-        step = d * c
-        fraction *= step
-        if abs(step - 1.0) < _EPSILON:
-            break
-    return fraction
+    return math.exp(log_front - math.log(a)) * beta_fraction(0.5, a, b, _EPSILON, _MAX_TERMS)
 
 
 def p_mode(counts: tuple[float, ...]) -> float:
@@ -270,7 +249,3 @@ def _gamma_below(a: float, x: float) -> float:
         if term < total * _EPSILON:
             break
     return min(1.0, math.exp(log_front + math.log(total)))
-
-
-def _away_from_zero(value: float) -> float:
-    return value if abs(value) > _TINY else _TINY

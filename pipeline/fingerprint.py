@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pipeline.errors import RunMismatch
 from pipeline.spec import JobSpec
 
 MODEL_FIELDS = ("name", "revision", "tokenizer", "dtype", "engine", "max_model_len", "options")
@@ -44,6 +45,19 @@ def fingerprint_of(spec: JobSpec, data: str) -> dict[str, str]:
     if spec.models:
         digests[MODELS] = _digest({path: _field(job, path) for path in _model_paths(job)})
     return {**digests, "data": _digest(data)}
+
+
+def changed_sections(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """Names of the sections in which two fingerprints differ, sorted."""
+    return [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+
+
+def mismatch(url: str, old_job: dict[str, Any], new_job: dict[str, Any], changed: Iterable[str]) -> RunMismatch:
+    """What is raised where the run at ``url`` is another job's."""
+    changes = diff(old_job, new_job, changed).replace("\n", "\n  ")
+    return RunMismatch(
+        f"output {url}: holds another run; undo these changes to resume it, or name another output:\n  {changes}"
+    )
 
 
 def diff(old_job: dict[str, Any], new_job: dict[str, Any], sections: Iterable[str]) -> str:

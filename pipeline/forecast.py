@@ -18,7 +18,7 @@ from typing import Any
 from budgets.cost import ByClass, Usage
 from pipeline.budget_spec import BudgetSpec, BudgetUse, budget_use, computable, cost_model, in_kind, tokens_in
 from pipeline.deadline import resolve_deadline
-from pipeline.errors import RunMismatch, UsageError
+from pipeline.errors import UsageError
 from pipeline.records import DeadLetter, Item, Shard
 from pipeline.spec import DatasetSpec, JobSpec, field_of
 
@@ -347,7 +347,7 @@ def _look_before(spec: JobSpec, fingerprint: dict[str, str]) -> _Before | None:
     names = open_files(spec.output).list("")
     if not names:
         return None
-    from pipeline.fingerprint import RULE, diff
+    from pipeline.fingerprint import RULE, changed_sections, mismatch
     from pipeline.spending import total
     from pipeline.store import RUN, Store, refuse_other_unit
 
@@ -355,15 +355,9 @@ def _look_before(spec: JobSpec, fingerprint: dict[str, str]) -> _Before | None:
     if RUN not in names:
         raise UsageError(f"output {store.url}: not empty, yet holds no {RUN}; name an empty or new directory")
     info = store.run_info()
-    changed = [
-        name for name in sorted(info.fingerprint | fingerprint) if info.fingerprint.get(name) != fingerprint.get(name)
-    ]
+    changed = changed_sections(info.fingerprint, fingerprint)
     reselects = changed == [RULE] and store.finished() is not None
     if changed and not reselects:
-        changes = diff(info.job, spec.model_dump(mode="json"), changed).replace("\n", "\n  ")
-        raise RunMismatch(
-            f"output {store.url}: holds another run; undo these changes to resume it, or name another output:\n"
-            f"  {changes}"
-        )
+        raise mismatch(store.url, info.job, spec.model_dump(mode="json"), changed)
     refuse_other_unit(store.url, store.budget_spec(), spec.budget)
     return _Before(total(store.journal_usage()), reselects)

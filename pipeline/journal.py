@@ -69,8 +69,8 @@ class Journal:
         """Item id → name → what was decided. Where two lives decided, the first by writer stands."""
         paths = [path for path in self._files.list(_folder(shard_id)) if _DECIDED.fullmatch(path)]
         found: dict[str, dict[str, str]] = {}
-        for path in sorted(paths):
-            for row in decode(self._files, path).to_pylist():
+        for table in in_parallel(self._read_table, sorted(paths)):
+            for row in table.to_pylist():
                 found.setdefault(row["item_id"], {}).setdefault(row["name"], row["choice"])
         return found
 
@@ -141,14 +141,16 @@ class Journal:
             )
 
     def _read_samples(self, path: str) -> list[Sample]:
-        table = decode(self._files, path)
-        return [from_row(Sample, row) for row in table.to_pylist()]
+        return [from_row(Sample, row) for row in self._read_table(path).to_pylist()]
+
+    def _read_table(self, path: str) -> Any:
+        return decode(self._files, path)
 
     def _read_verdicts(self, paths: Sequence[str]) -> dict[tuple[str, str, int], dict[str, Verdict]]:
         """(item_id, prompt_key, sample_index) → verifier → verdict."""
         found: dict[tuple[str, str, int], dict[str, Verdict]] = {}
-        for path in sorted(paths):
-            for row in decode(self._files, path).to_pylist():
+        for table in in_parallel(self._read_table, sorted(paths)):
+            for row in table.to_pylist():
                 record = from_row(Judged, row)
                 said = found.setdefault((record.item_id, record.prompt_key, record.sample_index), {})
                 for verdict in record.verdicts:

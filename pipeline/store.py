@@ -27,7 +27,7 @@ from pipeline.budget_spec import BudgetSpec, budget_units, cost_model
 from pipeline.commits import Commit, CommitOutcome, Commits, orphans, some
 from pipeline.errors import RunMismatch, StoreError, UsageError
 from pipeline.filesystem import Files, open_files
-from pipeline.fingerprint import RULE, diff
+from pipeline.fingerprint import RULE, changed_sections, mismatch
 from pipeline.journal import Journal, checked, decode, encode, in_parallel, parse_json, read_json
 from pipeline.records import Answer, DeadLetter, Decided, Decision, Judged, Sample, Shard, from_row
 
@@ -119,12 +119,12 @@ class Store:
             if self.files.create(RUN, _dump(record)):
                 return Begin(info, resumed=False)
             found = self.run_info()
-        changed = _changed(found, fingerprint)
+        changed = changed_sections(found.fingerprint, fingerprint)
         if not changed:
             return Begin(found, resumed=True)
         if changed == [RULE] and self.finished() is not None:
             return Begin(found, resumed=True, reselects=True)
-        raise _mismatch(self.url, found, job, changed)
+        raise mismatch(self.url, found.job, job, changed)
 
     def reselect(self, job: dict[str, Any], fingerprint: dict[str, str]) -> None:
         """Make the job's strategy the run's newest rule, durably; from then on the run is not ``finished``.
@@ -134,10 +134,10 @@ class Store:
         Raises:
             RunMismatch: the run is not finished, or more than the strategy is another.
         """
-        while changed := _changed(info := self.run_info(), fingerprint):
+        while changed := changed_sections((info := self.run_info()).fingerprint, fingerprint):
             # Where another was first meanwhile, it is looked at anew: its rule may be ours.
             if (changed != [RULE] or self.finished() is None) and self._newest_rule() == info.rule:
-                raise _mismatch(self.url, info, job, changed)
+                raise mismatch(self.url, info.job, job, changed)
             record = {
                 "strategy": job["strategy"],
                 "digest": fingerprint[RULE],
@@ -384,19 +384,6 @@ def refuse_other_unit(url: str, old: BudgetSpec, new: BudgetSpec) -> None:
             f"here, cannot go on from it: write it as budget.{had} with a price of the same form, or name another "
             "output"
         )
-
-
-def _changed(info: RunInfo, fingerprint: dict[str, str]) -> list[str]:
-    """Sections in which a run and a job differ."""
-    theirs = info.fingerprint
-    return [name for name in sorted(theirs | fingerprint) if theirs.get(name) != fingerprint.get(name)]
-
-
-def _mismatch(url: str, info: RunInfo, job: dict[str, Any], changed: Sequence[str]) -> RunMismatch:
-    changes = diff(info.job, job, changed).replace("\n", "\n  ")
-    return RunMismatch(
-        f"output {url}: holds another run; undo these changes to resume it, or name another output:\n  {changes}"
-    )
 
 
 def _dump(value: dict[str, Any]) -> bytes:

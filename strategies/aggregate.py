@@ -34,8 +34,8 @@ from pipeline.errors import BudgetDenied, RequestRejected, SpecError
 from pipeline.records import Item, Sample
 from strategies import candidates as prompts
 from strategies.base import Draw, Fact, Session, Solution
-from strategies.recorder import Recorder
 from strategies.self_consistency import SelfConsistency
+from strategies.wrapped import Recorder
 
 Method = Literal["usc", "genselect", "rsa", "set"]
 TEMPLATES: dict[str, str] = {

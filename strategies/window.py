@@ -5,57 +5,29 @@ Lets one strategy run another's whole course as a part of its own. Draws through
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from budgets.experience import Experience
 from pipeline.errors import BudgetDenied
 from pipeline.records import Sample, Verdict
-from strategies.base import PLAIN, Draw, Session
+from strategies.base import Draw, Session
+from strategies.wrapped import Recorder
 
 
-class Window:
-    """A session in which no bid exceeds ``opening``.
-
-    ``drawn``: what came back; ``denied``: the bid for a sample that the market refused last.
-    """
+class Window(Recorder):
+    """A session in which no bid exceeds ``opening``. ``denied``: the bid for a sample that the market refused last."""
 
     def __init__(self, session: Session, opening: float) -> None:
-        self._session, self._opening = session, opening
-        self.drawn: list[Sample] = []
+        super().__init__(session)
+        self._opening = opening
         self.denied: float | None = None
-
-    @property
-    def rng(self) -> random.Random:
-        return self._session.rng
-
-    def expected_tokens(self, draw: Draw = PLAIN, *, check: str | None = None) -> float:
-        return self._session.expected_tokens(draw, check=check)
-
-    async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
-        return await self.sample_each([draw] * n, value=value)
 
     async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
         bid = min(value, self._opening)
         try:
-            drawn = await self._session.sample_each(draws, value=bid)
+            return await super().sample_each(draws, value=bid)
         except BudgetDenied:
             self.denied = bid
             raise
-        self.drawn += drawn
-        return drawn
 
     async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        return await self._session.verify(samples, verifier, value=min(value, self._opening))
-
-    async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        return await self._session.embed(texts)
-
-    async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
-        return await self._session.decide(name, choose)
-
-    def learn(self, name: str, option: str, reward: float, cost: float) -> None:
-        self._session.learn(name, option, reward, cost)
-
-    def cancel(self) -> None:
-        self._session.cancel()
+        return await super().verify(samples, verifier, value=min(value, self._opening))

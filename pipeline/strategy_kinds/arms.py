@@ -41,3 +41,10 @@ def distinct_names(arms: list[ArmSpec]) -> list[ArmSpec]:
             raise ValueError(f"two arms are called {arm.name!r}: give one of them another name")
         seen.add(arm.name)
     return arms
+
+
+def parsed_templates(values: list[str]) -> list[str]:
+    """Templates as they are. Raises ValueError for one that does not parse."""
+    for value in values:
+        ArmSpec(name="template", template=value)
+    return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from budgets.stopping import make_rule
+from pipeline.errors import SpecError
 from pipeline.section import Section
 
 
@@ -42,3 +44,13 @@ class StrategySection(Section):
     def begins(self) -> int:
         """Tokens it draws of completions that it means to go on with later; 0: it draws none."""
         return 0
+
+
+def known_rule(value: str | None) -> str | None:
+    """The words of a stopping rule, or None, as they are. Raises ValueError for a rule that cannot be made."""
+    if value is not None:
+        try:
+            make_rule(value)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+    return value

@@ -6,12 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from budgets.stopping import make_rule
 from budgets.value import DEFAULT_ALPHA
-from pipeline.errors import SpecError
 from pipeline.section import Section
-from pipeline.strategy_kinds.arms import ArmSpec
-from pipeline.strategy_kinds.base import StrategySection
+from pipeline.strategy_kinds.arms import parsed_templates
+from pipeline.strategy_kinds.base import StrategySection, known_rule
 
 
 class StageSpec(Section):
@@ -45,18 +43,12 @@ class StageSpec(Section):
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                make_rule(value)
-            except SpecError as error:
-                raise ValueError(str(error)) from None
-        return value
+        return known_rule(value)
 
     @field_validator("templates")
     @classmethod
     def _templates_parse(cls, value: list[str]) -> list[str]:
-        for template in value:
-            ArmSpec(name="template", template=template)
+        parsed_templates(value)
         if len(set(value)) < len(value):
             raise ValueError("one stands there twice: its samples would be drawn and counted under one name")
         return value

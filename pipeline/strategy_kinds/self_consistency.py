@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from budgets.stopping import make_rule
 from budgets.value import DEFAULT_ALPHA
-from pipeline.errors import SpecError
-from pipeline.strategy_kinds.arms import ArmSpec, distinct_names
-from pipeline.strategy_kinds.base import StrategySection
+from pipeline.strategy_kinds.arms import ArmSpec, distinct_names, parsed_templates
+from pipeline.strategy_kinds.base import StrategySection, known_rule
 
 
 class SelfConsistencySpec(StrategySection):
@@ -96,19 +94,12 @@ class SelfConsistencySpec(StrategySection):
     @field_validator("templates")
     @classmethod
     def _templates_parse(cls, value: list[str]) -> list[str]:
-        for template in value:
-            ArmSpec(name="template", template=template)
-        return value
+        return parsed_templates(value)
 
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                make_rule(value)
-            except SpecError as error:
-                raise ValueError(str(error)) from None
-        return value
+        return known_rule(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> SelfConsistencySpec:

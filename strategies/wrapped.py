@@ -1,6 +1,7 @@
-"""A session that remembers what was drawn through it: how one strategy builds on the samples of another.
+"""A session over another one: what a strategy inside a strategy, or inside an audit, is given.
 
-Passes everything on unchanged, so that a strategy inside sees the session it would have seen.
+Passes everything on unchanged. Those that change something derive from it and say what: all samples come by way of
+``sample_each``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from pipeline.records import Sample, Verdict
 from strategies.base import PLAIN, Draw, Session
 
 
-class Recorder:
-    """``strategies.base.Session`` over another one. ``drawn``: what came through it, in the order it was handed out."""
+class Wrapped:
+    """``strategies.base.Session`` over ``session``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.drawn: list[Sample] = []
 
     @property
     def rng(self) -> random.Random:
@@ -28,14 +28,10 @@ class Recorder:
         return self._session.expected_tokens(draw, check=check)
 
     async def sample(self, n: int = 1, *, value: float, draw: Draw = PLAIN) -> list[Sample]:
-        drawn = await self._session.sample(n, value=value, draw=draw)
-        self.drawn += drawn
-        return drawn
+        return await self.sample_each([draw] * n, value=value)
 
     async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
-        drawn = await self._session.sample_each(draws, value=value)
-        self.drawn += drawn
-        return drawn
+        return await self._session.sample_each(draws, value=value)
 
     async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
         return await self._session.verify(samples, verifier, value=value)
@@ -51,3 +47,16 @@ class Recorder:
 
     def cancel(self) -> None:
         self._session.cancel()
+
+
+class Recorder(Wrapped):
+    """Remembers what was drawn: how one strategy builds on another's samples. ``drawn``: in the order handed out."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.drawn: list[Sample] = []
+
+    async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
+        drawn = await super().sample_each(draws, value=value)
+        self.drawn += drawn
+        return drawn
