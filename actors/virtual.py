@@ -17,6 +17,7 @@ from actors.station import SYNC_MIN_SECONDS, SYNC_SECONDS
 from actors.till import Till
 from actors.virtual_session import Terms, VirtualAsk, VirtualSession
 from actors.virtual_shard import Closed, VirtualShard, VirtualStore
+from budgets.experience import Experience, Lesson, Subject, total
 from budgets.market import Market
 from budgets.messages import MarketStatus, Reply, WorkerReport
 from budgets.value import ExpectedTokens
@@ -82,7 +83,8 @@ def run_market(job: VirtualJob, budget: int, workers: int = 1) -> MarketStatus:
 
 def run_alone(job: VirtualJob) -> None:
     """Let every question decide by itself: its strategy over a pool that is all paid for. No market, no order."""
-    terms = Terms(job.cost, job.worst, job.seed, ExpectedTokens(), _nobody, _nobody)
+    taught: dict[Subject, Lesson] = {}
+    terms = Terms(job.cost, job.worst, job.seed, ExpectedTokens(), _nobody, _nobody, lambda: taught)
     for span in job.spans:
         columns = job.recording.read(span)
         order, starts = columns.draw_order(job.seed, job.repeat), columns.starts.tolist()
@@ -91,6 +93,7 @@ def run_alone(job: VirtualJob) -> None:
             session = VirtualSession(columns, number, rows, terms, paid=len(rows))
             solution = _step(session, job.strategy(len(rows)))
             assert solution is not None, "a question whose pool is paid for never waits"
+            taught = total([taught, session.lessons])
             job.closed(Closed(columns, number, session, solution))
 
 
@@ -101,8 +104,9 @@ class VirtualWorker:
         self._job, self._store, self._life = job, store, life
         self._till = Till[VirtualAsk]()
         self._costs = ExpectedTokens()
-        self._terms = Terms(job.cost, job.worst, job.seed, self._costs, self._submit, self._ready_again)
+        self._terms = Terms(job.cost, job.worst, job.seed, self._costs, self._submit, self._ready_again, self._known)
         self._shards: dict[int, VirtualShard] = {}
+        self._taught: Experience = {}
         self._shard_of: dict[VirtualSession, VirtualShard] = {}
         self._largest_shard = max(span.stop - span.start for span in job.spans)
         self._running: list[tuple[float, int, VirtualAsk]] = []
@@ -179,6 +183,7 @@ class VirtualWorker:
             return
         self._applied = reply.seq
         self._till.apply(reply)
+        self._taught = dict(reply.lessons)
         for shard_id in reply.acked_commits:
             if shard_id in self._shards and self._shards[shard_id].committed:
                 del self._shards[shard_id]
@@ -217,6 +222,9 @@ class VirtualWorker:
 
     def _submit(self, ask: VirtualAsk) -> None:
         self._till.desk.add(ask)
+
+    def _known(self) -> Experience:
+        return total([self._taught, *(shard.lessons for shard in self._shards.values())])
 
     def _ready_again(self, session: VirtualSession) -> None:
         self._ready.append(session)

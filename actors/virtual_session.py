@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from budgets.experience import Experience, Lesson, Subject, outcome
@@ -72,7 +72,7 @@ class Terms:
     """What sessions share. ``cost``: units of the budget for a sample of so many tokens; ``worst``: its largest value.
 
     ``submit`` takes an ask to the desk; ``ready`` is told of a session whose asks are all answered; ``costs`` is what
-    the worker's samples cost so far.
+    the worker's samples cost so far; ``experience`` what all questions taught.
     """
 
     cost: Callable[[int], int]
@@ -81,15 +81,21 @@ class Terms:
     costs: ExpectedTokens
     submit: Callable[[VirtualAsk], None]
     ready: Callable[[VirtualSession], None]
-    lessons: dict[Subject, Lesson] = field(default_factory=dict)
-    """What questions taught so far; one worker's own."""
+    experience: Callable[[], Experience] = dict
 
 
 class VirtualSession:
     """The session of question ``number`` of ``columns``; its samples come in the order of ``rows``."""
 
     def __init__(
-        self, columns: Columns, number: int, rows: list[int], terms: Terms, paid: int = 0, min_value: float = 0.0
+        self,
+        columns: Columns,
+        number: int,
+        rows: list[int],
+        terms: Terms,
+        paid: int = 0,
+        min_value: float = 0.0,
+        decisions: dict[str, str] | None = None,
     ) -> None:
         self.item = Item(columns.item_ids[number], prompt="", reference=columns.references[number])
         self.number = number
@@ -103,8 +109,10 @@ class VirtualSession:
         self._paid, self._min_value = paid, min_value
         self._waiting = 0
         self._cost = ExpectedTokens()
-        self._decisions: dict[str, str] = {}
-        self._taught: dict[Subject, Lesson] = {}
+        self.decisions = dict(decisions or {})
+        """What was decided of this question, by name."""
+        self.lessons: dict[Subject, Lesson] = {}
+        """What it has to teach the others, once it is answered."""
         self._solving: Coroutine[Any, Any, Solution] | None = None
 
     @property
@@ -130,8 +138,6 @@ class VirtualSession:
         except StopIteration as end:
             # Session and coroutine hold each other: let go, so that neither waits for the garbage collector.
             self._solving = None
-            for subject, lesson in self._taught.items():
-                self._terms.lessons[subject] = self._terms.lessons.get(subject, Lesson()) + lesson
             solution: Solution = end.value
             return solution
         return None
@@ -181,13 +187,13 @@ class VirtualSession:
 
     async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
         """See ``strategies.base.Session.decide``."""
-        if name not in self._decisions:
-            self._decisions[name] = choose(self._terms.lessons)
-        return self._decisions[name]
+        if name not in self.decisions:
+            self.decisions[name] = choose(self._terms.experience())
+        return self.decisions[name]
 
     def learn(self, name: str, option: str, reward: float, cost: float) -> None:
         """See ``strategies.base.Session.learn``."""
-        self._taught[(name, option)] = outcome(reward, cost)
+        self.lessons[(name, option)] = outcome(reward, cost)
 
     def cancel(self) -> None:
         """Nothing to do: a recorded sample is there whole."""

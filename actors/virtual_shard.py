@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actors.virtual_session import Terms, VirtualSession
 from budgets.curve import DemandCurve
+from budgets.experience import Lesson, Subject, total
 from budgets.messages import ShardLease, ShardState
 from pipeline.recording import Columns
 from strategies.base import Solution
@@ -26,6 +27,8 @@ class VirtualStore:
         self.samples: NDArray[np.int32] = np.zeros(questions, dtype=np.int32)
         self.spent: NDArray[np.int64] = np.zeros(questions, dtype=np.int64)
         self.next_value: NDArray[np.float64] = np.full(questions, math.nan)
+        self.decisions: dict[int, dict[str, str]] = {}
+        """What was decided of a question, by name; of those alone that decide anything."""
 
 
 class Closed(NamedTuple):
@@ -44,6 +47,7 @@ class VirtualShard:
         self.lease = lease
         self.columns = columns
         self.committed = False
+        self.lessons: dict[Subject, Lesson] = {}
         self._order, self._store = order, store
         self._slice = slice(columns.first, columns.first + len(columns.item_ids))
         self._parked = DemandCurve()
@@ -68,6 +72,7 @@ class VirtualShard:
                 terms,
                 paid=int(self._store.samples[first + number]),
                 min_value=self.lease.min_value,
+                decisions=self._store.decisions.get(first + number),
             )
             for number in self._todo
         ]
@@ -78,6 +83,10 @@ class VirtualShard:
         self._store.samples[place] = session.drawn
         self._store.spent[place] = session.spent
         self._store.next_value[place] = solution.next_value
+        if session.decisions:
+            self._store.decisions[place] = session.decisions
+        if session.lessons:
+            self.lessons = total([self.lessons, session.lessons])
         self._finished_tokens += session.spent
         self.open -= 1
         if solution.next_value > 0:
@@ -93,6 +102,7 @@ class VirtualShard:
             finished_tokens=self._finished_tokens,
             committed=self.committed,
             parked=self._parked.to_pairs() if self.committed else (),
+            lessons=tuple(self.lessons.items()),
         )
 
     def _park(self, value: float, tokens: float) -> None:
