@@ -193,7 +193,8 @@ def best_of(scores: Floats, k: int) -> Floats:
         raise ValueError(f"the best of {k} cannot be told from {many} samples")
     # The i-th smallest is the best of a choice when the other k - 1 are among the i - 1 below it.
     weights = np.array([math.comb(below, k - 1) / math.comb(many, k) for below in range(many)])
-    return np.sort(scores, axis=1) @ weights
+    found: Floats = np.sort(scores, axis=1) @ weights
+    return found
 
 
 def doublings(most: int) -> list[int]:
