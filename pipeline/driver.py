@@ -19,7 +19,7 @@ from pipeline.deadline import resolve_deadline
 from pipeline.errors import EngineError, PonderError, RunFailed
 from pipeline.fingerprint import fingerprint_of
 from pipeline.progress import Progress
-from pipeline.readiness import refuse_unready
+from pipeline.readiness import refuse_unjudgeable, refuse_unready
 from pipeline.records import Shard
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
@@ -42,6 +42,7 @@ class Prepared:
     shards: list[Shard]
     complete: bool
     deadline: datetime | None = None
+    warnings: tuple[str, ...] = ()
 
     def seconds_left(self) -> float | None:
         """Until the deadline; None where there is none."""
@@ -60,6 +61,8 @@ def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
     tell = listen or (lambda progress: None)
     tell(_progress("planning", spec))
     prepared = prepare(spec)
+    if prepared.warnings:
+        tell(replace(_progress("planning", spec), warnings=prepared.warnings))
     expired = False
     if not prepared.complete:
         crew = _Crew(spec, prepared, tell)
@@ -86,6 +89,8 @@ def prepare(spec: JobSpec) -> Prepared:
     deadline = None if text is None else resolve_deadline(text, datetime.now().astimezone())
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
     store = Store.open(spec.output)
+    # Rows are looked at before the first spending; what is planned has been.
+    warnings = [] if store.planned() else refuse_unjudgeable(spec, plan.shards)
     job, fingerprint = spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint)
     begin = store.begin(job, fingerprint)
     if not begin.resumed or not store.planned():
@@ -101,7 +106,7 @@ def prepare(spec: JobSpec) -> Prepared:
     complete = summary is not None and budget_units(spec.budget) <= before and not summary.get("expired", False)
     if not complete:
         store.reopen()
-    return Prepared(store, shards, complete, deadline)
+    return Prepared(store, shards, complete, deadline, tuple(warnings))
 
 
 def close(spec: JobSpec, store: Store, expired: bool = False) -> RunStatus:
