@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.budget_spec import budget_units, budget_use, cost_model, tokens_in, tokens_of
+from pipeline.cluster import Cluster
 from pipeline.deadline import resolve_deadline
 from pipeline.errors import EngineError, PonderError, RunFailed
 from pipeline.fingerprint import fingerprint_of
@@ -131,7 +132,7 @@ class _Crew:
         self._crew = f"{int(time.time()):x}{os.getpid():x}"
         self._starting: dict[Any, tuple[Any, str]] = {}
         self._solving: dict[Any, tuple[Any, str]] = {}
-        self._guardian: Any = None
+        self._cluster = Cluster()
         self._rate = _Rate()
 
     def work(self) -> None:
@@ -142,7 +143,7 @@ class _Crew:
         from actors.verifier import start_verifiers
 
         self._tell(_progress("starting", self._spec, items=self._items))
-        self._connect()
+        self._cluster.connect(self._spec.cluster.workers * self._spec.cluster.cpus_per_worker)
         self._allocator = start_allocator(
             self._spec.output,
             budget_units(self._spec.budget),
@@ -167,32 +168,7 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Leave the cluster; on a local one, take it down. Actors end with their driver."""
-        import ray
-
-        if ray.is_initialized():
-            ray.shutdown()
-        if self._guardian is not None:
-            self._guardian.terminate()
-
-    def _connect(self) -> None:
-        import ray
-
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        from actors.guardian import guard
-
-        # A local cluster must not outlive this process: Ray's daemons may survive a SIGKILL of theirs.
-        self._guardian = guard()
-        wanted = self._spec.cluster.workers * self._spec.cluster.cpus_per_worker
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, int(wanted) + 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        self._cluster.close()
 
     def _hire(self) -> None:
         from actors.worker import start_worker
