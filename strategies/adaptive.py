@@ -11,7 +11,7 @@ every arm that asks alike (``strategies.turn``).
 What is an outcome, when no reference may be looked at?
 
 - With ``verifier``: the score of the arm's answer less that of the probe's. Every question teaches.
-- Without: a seeded ``explore`` of the questions asks two arms, chosen at random, whatever the first one finds; an
+- Without: a seeded ``explore`` of the questions, more of the first, asks two arms, chosen at random; an
   outcome is whether an arm's answer, and the probe's, is the leader of all samples of the question together, each
   counted by what samples of its model cost. The leader is the answer too: these samples are not spent to learn alone.
 
@@ -30,7 +30,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from budgets.bandit import Choice, bucket_of, choose, compare, heard, subject_of
+from budgets.bandit import Choice, bucket_of, choose, compare, exploring, heard, subject_of
 from budgets.evidence import AUTO, Evidence
 from budgets.experience import Experience
 from budgets.stopping import FixedN
@@ -70,7 +70,7 @@ class Adaptive:
     candidates: tuple[Candidate, ...]
     probe: int = 4
     confidence: float = 0.95
-    explore: float = 0.2
+    explore: float = 0.1
     evidence: Evidence = AUTO
     alpha: float = DEFAULT_ALPHA
     verifier: str | None = None
@@ -176,10 +176,12 @@ class _Question:
         config, names = self.config, [one.name for one in self.config.candidates]
         votes, drawn = _agreement(probe.turn.drawn if probe else ())
         bucket = self.facts["difficulty"] = bucket_of(votes, drawn)
+        if config.always:
+            return Choice(tuple(names), (1.0,) * len(names), len(names))
         rng = self.session.rng
 
         def pick(known: Experience) -> str:
-            if config.verifier is None and len(names) > 1 and rng.random() < config.explore:
+            if config.verifier is None and len(names) > 1 and rng.random() < exploring(known, config.explore):
                 return compare(names, rng).said()
             # Where comparisons teach, the others need not be left to chance.
             costs = {one.name: _USUAL_SAMPLES * self._price(one.arm) for one in config.candidates}
@@ -205,7 +207,7 @@ class _Question:
         if self.config.always and isinstance(strategy, Auditable):
             strategy = strategy.unstopped()
         # A dear sample bids by the unit what a cheap one does: it is asked because it gains in proportion.
-        scale = rate * self._price(one.arm) / self.session.expected_tokens()
+        scale = rate
         return await self._ask(one.name, one.arm, strategy, opening, scale)
 
     async def _ask(self, name: str, arm: Arm, strategy: Strategy, opening: float, scale: float) -> _Ran | None:
@@ -237,7 +239,7 @@ class _Question:
                 return
             ran.score = verdict.score
             if ran.score is not None and ran.score >= config.pass_score:
-                ran.found = dataclasses.replace(found, stop_reason=StopReason.VERIFIED)
+                ran.found = dataclasses.replace(found, stop_reason=StopReason.VERIFIED, confidence=1.0)
             elif found.stop_reason is StopReason.SETTLED:
                 ran.found = dataclasses.replace(found, stop_reason=StopReason.CAPPED)
         before = await self._score_of(probe)

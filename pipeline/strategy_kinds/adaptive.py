@@ -55,7 +55,10 @@ class AdaptiveSpec(StrategySection):
     probe: int = Field(4, ge=1, le=256, description="Samples, as the job says, before an arm is chosen; at least one")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="The probe settles once its leader's posterior is so")
     explore: float = Field(
-        0.2, ge=0, le=1, description="Share of questions that ask two arms to compare them, where no verifier judges"
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of questions that ask two arms to compare them, where no verifier judges; more of the first",
     )
     evidence: Literal["auto", "votes", "sum_logprob", "mean_logprob", "group_confidence", "within_question"] = Field(
         "auto", description="What weighs a vote; auto: mean_logprob where recorded, else plain votes"
