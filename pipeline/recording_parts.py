@@ -22,7 +22,7 @@ from pipeline.spec import AnswerSpec, parse
 REQUIRED = ("item_id", "sample_index", "answer")
 ROLES = (
     *REQUIRED, "reference", "completion_tokens", "mean_logprob", "sum_logprob", "token_logprobs",
-    "min_group_confidence", "score", "text", "finish_reason",
+    "token_confidence", "min_group_confidence", "score", "text", "finish_reason",
 )  # fmt: skip
 """What a column can mean. Each is read from the column of its own name where ``--columns`` names no other."""
 _NUMBERS = ("completion_tokens", "mean_logprob", "sum_logprob", "min_group_confidence", "score")
@@ -38,7 +38,8 @@ class Part(Protocol):
 
     def read(self) -> Any:
         """A ``pyarrow.Table`` of the columns that are there: item_id, answer, reference, text: string; sample_index,
-        completion_tokens: int64; mean_logprob, min_group_confidence, score: double. Raises SourceError."""
+        completion_tokens: int64; mean_logprob, min_group_confidence, score: double; token_confidence: list of double.
+        Raises SourceError."""
         ...
 
 
@@ -75,7 +76,7 @@ def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
 def find_parts(source: str, columns: Mapping[str, str], text: bool = False) -> Parts:
     """The parts of a Parquet file, a glob of them (local or ``s3://``) or a run's directory.
 
-    ``text``: read completions too; they are most of a recording's bytes.
+    ``text``: read completions too, and their tokens' confidences; they are most of a recording's bytes.
 
     Raises:
         SourceError: nothing is there, it is not Parquet, or a column is missing.
@@ -185,6 +186,7 @@ def _resolved(path: str, names: list[str], columns: Mapping[str, str], text: boo
             raise SourceError(f"{path} has no column {column!r} for {role}; {mend}. The columns there are: {there}")
     if not text:
         found.pop("text", None)
+        found.pop("token_confidence", None)
     if "mean_logprob" in found:
         # One log-probability a sample is enough, and the mean is what needs no other column.
         found.pop("sum_logprob", None)
@@ -215,6 +217,8 @@ def by_role(table: Any, names: Mapping[str, str], path: str) -> Any:
                 columns[role] = column.cast(pa.float64())
             elif role == "token_logprobs":
                 columns["mean_logprob"] = _means(column)
+            elif role == "token_confidence":
+                columns[role] = column.cast(pa.list_(pa.float64()))
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise SourceError(
                 f"{path}: column {name!r} cannot be read as {role}: {error}; convert it, or name another by --columns"
