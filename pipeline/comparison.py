@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class Measured:
     """What one strategy gave at one budget, a number a question; arrays of one comparison align.
 
     ``correct`` in [0, 1] (a mean over repeats where there are several); ``generation`` and ``verification``: tokens.
@@ -109,7 +109,7 @@ class Resamples:
         p, test = paired_p(apart, self._seed)
         return Difference(float(apart.mean()), _interval(self.means(apart)[:, 0]), p, test)
 
-    def reach(self, outcomes: Sequence[Outcomes], accuracy: float) -> Reach:
+    def reach(self, outcomes: Sequence[Measured], accuracy: float) -> Reach:
         """What one strategy needs to reach ``accuracy``; ``outcomes``: its budgets. See ``cost_to_reach``."""
         right, tokens = [one.correct for one in outcomes], [one.tokens for one in outcomes]
         cost = cost_to_reach([float(one.mean()) for one in tokens], [float(one.mean()) for one in right], accuracy)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.comparison import (
     Cost,
-    Outcomes,
+    Measured,
     Resamples,
     best_of,
     cost_to_reach,
@@ -24,9 +24,9 @@ BITS = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=30)
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 
-def outcomes(correct: list[float], tokens: list[float], checks: float = 0.0) -> Outcomes:
+def outcomes(correct: list[float], tokens: list[float], checks: float = 0.0) -> Measured:
     spent = np.array(tokens, dtype=float)
-    return Outcomes(np.array(correct, dtype=float), spent, np.full(len(spent), checks), np.ones(len(spent)))
+    return Measured(np.array(correct, dtype=float), spent, np.full(len(spent), checks), np.ones(len(spent)))
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------
