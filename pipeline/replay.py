@@ -319,4 +319,5 @@ class _Sheet:
     def outcomes(self, shards: int) -> Outcomes:
         """Means over the repeats folded so far."""
         reasons = {reason: int(count) for reason, count in zip(_REASONS, self._reasons, strict=True)}
-        return Outcomes(*self._sum.T / self._folds, reasons, shards)
+        samples, tokens, verification, correct, agrees = self._sum.T / self._folds
+        return Outcomes(samples, tokens, verification, correct, agrees, reasons, shards)
