@@ -262,4 +262,3 @@ def _pages(recording: Recording) -> int:
 
 def _tokens(tokens: int) -> int:
     return tokens
-

@@ -58,6 +58,9 @@ def picture(found: Comparison) -> bytes:
             )
     for accuracy in dict.fromkeys(one.accuracy for one in found.reach):
         axis.axhline(100 * accuracy, color="grey", linewidth=0.6, linestyle="--")
+    if all(row.cost > 0 for row in found.rows):
+        # An oracle's samples cost many times what a strategy's do.
+        axis.set_xscale("log")
     cost = "tokens a question, checks included" if found.in_tokens else "samples a question"
     axis.set_xlabel(f"{cost} (mean)")
     axis.set_ylabel("accuracy (%)")
@@ -100,7 +103,7 @@ def _baseline(one: Baseline) -> tuple[str, ...]:
 def _reached(one: Reached, in_tokens: bool) -> str:
     what = "tokens" if in_tokens else "samples"
     if one.cost is None:
-        tail = f" (on {one.reached:.0%} of resampled question sets it is)" if one.reached else ""
+        tail = f" (but on {max(0.01, one.reached):.0%} of resampled question sets)" if one.reached else ""
         return f"to reach {one.accuracy:.1%}, {one.strategy}: not reached{tail}"
     low, high = (f"{end:,.1f}" if end is not None else "not reached" for end in one.cost_interval)
     most = "at most " if one.at_most else ""
