@@ -75,8 +75,10 @@ class VirtualAsk:
 
 def refuse_other(draw: Draw) -> None:
     """Whatever the temperature: what was recorded is all there is. Raises RequestRejected for what it cannot be."""
-    if draw.prompt is not None or draw.prefix or draw.model or draw.cut_below is not None:
+    if draw.prompt is not None or draw.prefix or draw.model:
         raise RequestRejected("the recording holds answers to the question as it stands, from one model")
+    if draw.cut_below is not None or draw.group is not None:
+        raise RequestRejected("the recording holds whole samples, whose confidences are not measured anew")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import click
 from pipeline.compare_command import compare
 from pipeline.errors import PonderError, RunFailed, UsageError
 from pipeline.replay_command import replay
+from pipeline.verify_command import verify
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -230,6 +231,7 @@ def submit(job: str, overrides: tuple[str, ...], output: str | None, address: st
 
 main.add_command(replay)
 main.add_command(compare)
+main.add_command(verify)
 
 
 def _show(status: Any) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -32,8 +32,6 @@ from pipeline.spec import AnswerSpec, JobSpec, SamplingSpec, parse
 from pipeline.strategy_files import Strategy
 from pipeline.strategy_spec import AggregateSpec, CascadeSpec, DiversifiedSpec, GreedySpec, SelfConsistencySpec
 from strategies import base
-
-_PLAIN: Mapping[str, Any] = {"prompt": None, "prefix": "", "model": "", "cut_below": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +167,12 @@ def _replayed(
 
 def _refuse_unrecorded(name: str, source: str, sampling: SamplingSpec | None, draw: base.Draw) -> None:
     """Raise Unrecorded unless a recorded sample is what ``draw`` asks for."""
-    for field in ("prompt", "prefix", "model", "cut_below", "temperature", "top_p", "min_p", "max_tokens"):
-        asked = getattr(draw, field)
-        plain = _PLAIN[field] if field in _PLAIN else getattr(sampling, field, None)
-        if asked not in (None, plain):
-            known = f"recorded at {plain:g}" if isinstance(plain, float | int) else "not what was recorded"
+    for field in fields(draw):
+        asked, plain = getattr(draw, field.name), getattr(sampling, field.name, field.default)
+        if asked not in (field.default, plain):
             shown = f" {asked:g}" if isinstance(asked, float | int) else ""
-            raise Unrecorded(f"{name} asks for samples by {field}{shown}, which is {known} in {source}")
+            known = f"recorded at {plain:g}" if isinstance(plain, float | int) else "not what was recorded"
+            raise Unrecorded(f"{name} asks for samples by {field.name}{shown}, which is {known} in {source}")
 
 
 def _standards(source: str, columns: Mapping[str, str], recording: Recording) -> tuple[list[Standard], list[str]]:

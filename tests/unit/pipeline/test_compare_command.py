@@ -230,13 +230,16 @@ REFUSED = {
     "probes": ({"kind": "diversified"}, "completions that go on from a beginning"),
     "ladder": ({"kind": "self_consistency", "temperatures": [0.3, 1.0]}, "by temperature 0.3"),
     "prompts": ({"kind": "self_consistency", "templates": ["Think. {{ prompt }}"]}, "other prompts (templates)"),
-    "cold stage": ({"kind": "cascade", "stages": [{"temperature": 0.2, "max_samples": 2}, {"max_samples": 2}]}, "by temperature 0.2"),
+    "cold stage": (
+        {"kind": "cascade", "stages": [{"temperature": 0.2, "max_samples": 2}, {"max_samples": 2}]},
+        "by temperature 0.2",
+    ),
     "two models": (
         {"kind": "cascade", "stages": [{"max_samples": 2}, {"model": "large", "max_samples": 2}]},
         "samples of model 'large'",
     ),
     "judge": (PASS, "what verifier 'grader' says was not recorded"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
