@@ -168,8 +168,10 @@ class VirtualSession:
             _refuse_other(draw)
         return await self.sample(len(draws), value=value, draw=draws[0])
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        """The recorded scores, whatever the verifier's name."""
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
+        """The recorded scores, whatever the verifier's name and what it is given."""
         return [
             replace(one.verdicts[0], verifier=verifier) if one.verdicts else Verdict(verifier, error="nothing recorded")
             for one in samples
