@@ -12,6 +12,7 @@ from pipeline.spec import JobSpec
 from tests.factories import make_spec
 from verifiers.sandbox import confine
 
+BEHAVIOUR = {"kind": "behaviour", "style": "source"}
 PROGRAMS = {"kind": "programs", "style": "asserts", "tests_column": "tests"}
 
 
@@ -24,7 +25,7 @@ def job(folder: Path, *verifiers: dict) -> JobSpec:
 
 
 @pytest.mark.parametrize(
-    "verifiers", [[PROGRAMS], [{"kind": "any", "of": [{"kind": "regex", "pattern": "x"}, PROGRAMS]}]]
+    "verifiers", [[PROGRAMS], [BEHAVIOUR], [{"kind": "any", "of": [{"kind": "regex", "pattern": "x"}, PROGRAMS]}]]
 )
 @pytest.mark.parametrize("command", [prepare, forecast])
 def test_programs_without_a_sandbox(tmp_path, monkeypatch, verifiers, command):
@@ -37,7 +38,7 @@ def test_programs_without_a_sandbox(tmp_path, monkeypatch, verifiers, command):
 
 def test_programs_that_may_run_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr(confine, "problem", lambda: "bwrap is not installed")
-    refuse_unready(job(tmp_path, {**PROGRAMS, "unsafe": True}))
+    refuse_unready(job(tmp_path, {**PROGRAMS, "unsafe": True}, {**BEHAVIOUR, "unsafe": True}))
 
 
 def test_a_function_that_cannot_be_imported(tmp_path, monkeypatch):
