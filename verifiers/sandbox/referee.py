@@ -114,11 +114,11 @@ class Candidate:
             kind = getattr(builtins, name, None) if isinstance(name, str) else None
             if not isinstance(kind, type) or not issubclass(kind, BaseException):
                 continue
-            if not issubclass(kind, Exception):
-                self._fail(f"the program raised {name}")
             if kind is Exception or issubclass(kind, _HIDDEN):
                 break
-            raise _make(kind, said)
+            if issubclass(kind, Exception):
+                raise _make(kind, said)
+            self._fail(f"the program raised {name}")
         name = names[0] if isinstance(names, list) and names else "an exception"
         raise CandidateError(f"{name}: {_text(said)}")
 
