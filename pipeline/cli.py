@@ -22,6 +22,7 @@ import click
 
 from pipeline.errors import PonderError, RunFailed, UsageError
 from pipeline.replay_command import replay
+from pipeline.verify_command import verify
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -228,6 +229,7 @@ def submit(job: str, overrides: tuple[str, ...], output: str | None, address: st
 
 
 main.add_command(replay)
+main.add_command(verify)
 
 
 def _show(status: Any) -> None:

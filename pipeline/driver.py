@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.budget_spec import budget_units, budget_use, cost_model, tokens_in, tokens_of
+from pipeline.cluster import Cluster
 from pipeline.deadline import resolve_deadline
 from pipeline.errors import EngineError, PonderError, RunFailed
 from pipeline.fingerprint import fingerprint_of
 from pipeline.progress import Progress
-from pipeline.readiness import refuse_unready
+from pipeline.readiness import refuse_unjudgeable, refuse_unready
 from pipeline.records import Shard
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
@@ -42,6 +43,7 @@ class Prepared:
     shards: list[Shard]
     complete: bool
     deadline: datetime | None = None
+    warnings: tuple[str, ...] = ()
 
     def seconds_left(self) -> float | None:
         """Until the deadline; None where there is none."""
@@ -60,6 +62,8 @@ def run(spec: JobSpec, listen: Listen | None = None) -> RunStatus:
     tell = listen or (lambda progress: None)
     tell(_progress("planning", spec))
     prepared = prepare(spec)
+    if prepared.warnings:
+        tell(replace(_progress("planning", spec), warnings=prepared.warnings))
     expired = False
     if not prepared.complete:
         crew = _Crew(spec, prepared, tell)
@@ -86,6 +90,8 @@ def prepare(spec: JobSpec) -> Prepared:
     deadline = None if text is None else resolve_deadline(text, datetime.now().astimezone())
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
     store = Store.open(spec.output)
+    # Rows are looked at before the first spending; what is planned has been.
+    warnings = [] if store.planned() else refuse_unjudgeable(spec, plan.shards)
     job, fingerprint = spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint)
     begin = store.begin(job, fingerprint)
     if not begin.resumed or not store.planned():
@@ -101,7 +107,7 @@ def prepare(spec: JobSpec) -> Prepared:
     complete = summary is not None and budget_units(spec.budget) <= before and not summary.get("expired", False)
     if not complete:
         store.reopen()
-    return Prepared(store, shards, complete, deadline)
+    return Prepared(store, shards, complete, deadline, tuple(warnings))
 
 
 def close(spec: JobSpec, store: Store, expired: bool = False) -> RunStatus:
@@ -126,7 +132,7 @@ class _Crew:
         self._crew = f"{int(time.time()):x}{os.getpid():x}"
         self._starting: dict[Any, tuple[Any, str]] = {}
         self._solving: dict[Any, tuple[Any, str]] = {}
-        self._guardian: Any = None
+        self._cluster = Cluster()
         self._rate = _Rate()
 
     def work(self) -> None:
@@ -137,7 +143,7 @@ class _Crew:
         from actors.verifier import start_verifiers
 
         self._tell(_progress("starting", self._spec, items=self._items))
-        self._connect()
+        self._cluster.connect(self._spec.cluster.workers * self._spec.cluster.cpus_per_worker)
         self._allocator = start_allocator(
             self._spec.output,
             budget_units(self._spec.budget),
@@ -162,32 +168,7 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Leave the cluster; on a local one, take it down. Actors end with their driver."""
-        import ray
-
-        if ray.is_initialized():
-            ray.shutdown()
-        if self._guardian is not None:
-            self._guardian.terminate()
-
-    def _connect(self) -> None:
-        import ray
-
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        from actors.guardian import guard
-
-        # A local cluster must not outlive this process: Ray's daemons may survive a SIGKILL of theirs.
-        self._guardian = guard()
-        wanted = self._spec.cluster.workers * self._spec.cluster.cpus_per_worker
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, int(wanted) + 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        self._cluster.close()
 
     def _hire(self) -> None:
         from actors.worker import start_worker

@@ -106,7 +106,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
         StoreError: the output directory cannot be read.
     """
     from pipeline.fingerprint import fingerprint_of
-    from pipeline.readiness import refuse_unready
+    from pipeline.readiness import refuse_unjudgeable, refuse_unready
     from pipeline.source import plan_dataset
 
     refuse_unready(spec)
@@ -114,6 +114,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     deadline = None if spec.budget.deadline is None else resolve_deadline(spec.budget.deadline, now)
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
     found_there = _look_before(spec, fingerprint_of(spec, plan.fingerprint))
+    unjudged = refuse_unjudgeable(spec, plan.shards)
     before = found_there.usage if found_there else None
     rows = list(_some_rows(spec.dataset, plan.shards))
     items = [row for row in rows if isinstance(row, Item)]
@@ -145,7 +146,7 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
         deadline_tokens=None if deadline is None else _computable(spec, (deadline - now).total_seconds()),
     )
     dead = [row for row in rows if isinstance(row, DeadLetter)]
-    return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *warnings_of(spec, found)])
+    return dataclasses.replace(found, warnings=[*_row_warnings(dead, len(rows)), *unjudged, *warnings_of(spec, found)])
 
 
 def mixes(spec: JobSpec) -> tuple[dict[str, int], dict[str, int]]:

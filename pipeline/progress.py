@@ -31,7 +31,8 @@ class Progress:
 
     ``price`` is the market's, in expected gain per unit of the budget; ``seconds_left`` is None while nothing is known.
     Tokens are None where classes of tokens differ in price: then only ``status`` can tell them, from the journal.
-    ``budget`` is in the unit its user wrote; None: tokens.
+    ``budget`` is in the unit its user wrote; None: tokens. ``warnings``: what is legal, yet likely not meant; each is
+    shown once.
     """
 
     phase: str
@@ -48,6 +49,7 @@ class Progress:
     workers: int
     note: str = ""
     budget: BudgetUse | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Reporter:
@@ -64,6 +66,7 @@ class Reporter:
         self._live: Live | None = None
         self._phase = ""
         self._written_at = 0.0
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Reporter:
         return self
@@ -79,12 +82,27 @@ class Reporter:
             self._draw(progress)
         else:
             self._write(progress)
+        for warning in progress.warnings:
+            self._warn(warning)
 
     def close(self) -> None:
         """Leave the terminal as it was, the last block standing. Idempotent."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _warn(self, warning: str) -> None:
+        if warning in self._warned:
+            return
+        self._warned.add(warning)
+        if self._live is not None:
+            from rich.text import Text
+
+            # Above the block, where it stays.
+            self._live.console.print(Text(f"warning: {warning}"))
+        else:
+            self._stream.write(f"warning: {warning}\n")
+            self._stream.flush()
 
     def _write(self, progress: Progress) -> None:
         now = self._clock()

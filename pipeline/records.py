@@ -145,6 +145,23 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Reviewed:
+    """One verdict on one sample of a run that is over, by a verifier the run did not have (``ponder verify``).
+
+    ``item_id``, ``prompt_key`` and ``sample_index`` name the sample in ``samples``; the rest is the ``Verdict``.
+    """
+
+    item_id: str
+    prompt_key: str
+    sample_index: int
+    verifier: str
+    score: float | None = None
+    error: str | None = None
+    tokens: int = 0
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """What was decided for a question by what others had taught, as the journal keeps it."""
 

@@ -1,7 +1,8 @@
 """The read side of a run: lazy Arrow datasets of exactly the committed files.
 
 Promises: what a ``Run`` shows is one state of the directory, that of the moment it was opened, so that answers and
-samples agree; open it again to see more. Reads only; loads neither ray, torch nor vllm.
+samples agree; open it again to see more. ``verdicts`` alone grows after a run. Reads only; loads neither
+ray, torch nor vllm.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import pyarrow.dataset
 
 from pipeline.commits import KINDS, Commit
-from pipeline.records import columns_of
+from pipeline.records import Reviewed, columns_of
+from pipeline.reviews import reviewed_files
 from pipeline.store import RunInfo, Store
 
 
@@ -41,6 +43,15 @@ class Run:
         """``pyarrow.dataset.Dataset`` of ``DeadLetter`` rows, one a question without an answer."""
         return self._dataset("dead_letters")
 
+    def verdicts(self) -> Any:
+        """``pyarrow.dataset.Dataset`` of ``Reviewed`` rows: what ``ponder verify`` added. The run's own verdicts are a
+        column of ``samples``."""
+        return self._of_files(columns_of(Reviewed), reviewed_files(self.store.files))
+
+    def shard_samples(self, shard_id: int) -> Any:
+        """``samples`` of one committed shard."""
+        return self._dataset("samples", [shard_id])
+
     def shard_answers(self, shard_id: int) -> Any:
         """``answers`` of one committed shard."""
         return self._dataset("answers", [shard_id])
@@ -54,8 +65,9 @@ class Run:
         return [commit.files[kind] for commit in chosen if kind in commit.files]
 
     def _dataset(self, kind: str, shards: Sequence[int] | None = None) -> Any:
-        schema = columns_of(KINDS[kind])
-        files = self._files(kind, shards)
+        return self._of_files(columns_of(KINDS[kind]), self._files(kind, shards))
+
+    def _of_files(self, schema: Any, files: Sequence[str]) -> Any:
         if not files:
             return pyarrow.dataset.dataset(schema.empty_table())
         filesystem, root = self.store.files.arrow()

@@ -80,6 +80,11 @@ def make_verifier(spec: BaseModel, answer: AnswerSpec) -> Verifier:
     return factory(spec, answer)
 
 
+def checks_rows(spec: BaseModel) -> bool:
+    """Is there anything ``check_reference`` could find?"""
+    return str(getattr(spec, "kind", "")) in _CHECKS or needs_reference(spec)
+
+
 def check_reference(spec: BaseModel, item: Item, answer: AnswerSpec | None = None) -> str | None:
     """Why this row cannot be judged by this verifier, as far as that can be known beforehand; None: it can."""
     answer = answer or AnswerSpec()

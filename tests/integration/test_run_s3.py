@@ -11,6 +11,7 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.run import open_run
 from tests.integration.run_helpers import Job, environment, jsonl, outcome, ponder, questions, write_job
 from tests.integration.s3_servers import BUCKET, SERVERS, S3Server
 
@@ -58,6 +59,12 @@ def test_a_whole_job_on_s3(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert found.writers == job.journal()
         result = ended.result
         assert (result["run"], result["answered"], result["dead_lettered"]) == (job.output, ROWS, 0)
+        words = ["verify", job.output, "--with", "{kind: exact, name: later}", "--json"]
+        (tally,) = ponder(tmp_path, words, environment(**server.environment)).result["verifiers"]
+        assert (tally["checked"], tally["fresh"]) == (len(found.samples),) * 2
+        said = open_run(job.output).verdicts().to_table().to_pylist()
+        assert {(row["item_id"], row["sample_index"], row["prompt_key"]) for row in said} == found.writers.keys()
+        assert ponder(tmp_path, words, environment(**server.environment)).result["verifiers"][0]["fresh"] == 0
         assert result["tokens_spent"] == job.spent() == sum(row["tokens"] for row in found.answers)
         written = {key: body for key, body in contents(held).items() if key != DATA}
         assert {key.partition(f"{RUN}/")[0] for key in written} == {""}
