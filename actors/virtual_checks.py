@@ -6,7 +6,7 @@ Promises: a recorded score is said whatever the verifier's name, for nothing, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ class Said(NamedTuple):
     key: Hashable
 
 
-def recorded_score(columns: Columns, number: int, row: int, verifier: str) -> Said:
-    """The recorded score of the sample in ``row``, of question ``number``."""
+def recorded_score(columns: Columns, number: int, row: int, verifier: str, given: Sequence[str] = ()) -> Said:
+    """The recorded score of the sample in ``row``, of question ``number``, whatever the verifier is ``given``."""
     score = math.nan if columns.score is None else columns.score.item(row)
     if math.isnan(score):
         return Said(Verdict(verifier, error=NOTHING_RECORDED), row)
@@ -37,9 +37,9 @@ def _nothing(_: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Checking:
-    """``says``: the verdict on a row of a question's columns, by a verifier's name. ``cost``: units of the budget for a
+    """``says``: the verdict on a row of a question, by a verifier's name and what it is given. ``cost``: units for a
     check of so many tokens; ``worst``: the most one check by that verifier may take."""
 
-    says: Callable[[Columns, int, int, str], Said] = recorded_score
+    says: Callable[[Columns, int, int, str, Sequence[str]], Said] = recorded_score
     cost: Callable[[int], int] = _nothing
     worst: Callable[[str], int] = _nothing

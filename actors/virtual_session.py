@@ -199,10 +199,12 @@ class VirtualSession:
             self._terms.asked(draw)
         return await self.sample(len(draws), value=value, draw=draws[0])
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
         """See ``strategies.base.Session.verify``; what is said and what it costs is by ``Terms.checking``."""
         checking, paid = self._terms.checking, self._paid_checks
-        said = [checking.says(self._columns, self.number, self._row_of(one), verifier) for one in samples]
+        said = [checking.says(self._columns, self.number, self._row_of(one), verifier, given) for one in samples]
         fresh = {one.key: one.verdict for one in reversed(said) if (verifier, one.key) not in self._checked}
         unpaid = [] if paid is None else [verdict for key, verdict in fresh.items() if (verifier, key) not in paid]
         tokens = sum(verdict.tokens for verdict in unpaid)

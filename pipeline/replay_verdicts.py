@@ -8,7 +8,7 @@ refused by name. Verdicts are remembered, so that reordered samples are not chec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -73,8 +73,10 @@ class Verdicts:
         self._judge = lru_cache(_REMEMBERED)(self._run)
         self._costs: dict[tuple[int, str], dict[Hashable, int]] = {}
 
-    def says(self, columns: Columns, number: int, row: int, verifier: str) -> Said:
+    def says(self, columns: Columns, number: int, row: int, verifier: str, given: Sequence[str] = ()) -> Said:
         """See ``actors.virtual_checks.Checking``. Raises Unrecorded for a sample without a verdict."""
+        if given:
+            raise Unrecorded(f"{self._name}: verifier {verifier!r} is given inputs, which no record tells")
         if verifier in self._looked_up and columns.verdicts is not None:
             verdict = columns.verdicts[row].get(verifier)
             if verdict is not None:

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,7 +299,7 @@ def test_rng_depends_on_seed_and_item_alone(tmp_path: Path) -> None:
 def costly(tokens: int, worst: int = 9) -> Checking:
     """Every answer is checked once, for so many tokens; "right" passes."""
 
-    def says(columns: Columns, number: int, row: int, verifier: str) -> Said:
+    def says(columns: Columns, number: int, row: int, verifier: str, given: Sequence[str]) -> Said:
         code = columns.answer.item(row)
         score = float(code >= 0 and columns.answers[code] == "right")
         return Said(Verdict(verifier, score, tokens=tokens), code)
