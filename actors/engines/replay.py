@@ -20,7 +20,7 @@ from actors.engines.base import Completion, Prompt, Request
 from actors.engines.pretend import Pretence
 from pipeline.errors import RequestRejected, SpecError, UsageError
 from pipeline.recording import Columns, Recording, Span
-from pipeline.recording_parts import checked_columns, parse_columns
+from pipeline.recording_parts import Wanted, checked_columns, parse_columns
 from pipeline.records import Item
 from pipeline.spec import JobSpec
 
@@ -51,7 +51,9 @@ class ReplayEngine:
         self._pretence = Pretence(_seconds(options.get("seconds", 0.0), field))
         self._capacity = spec.model.max_num_seqs
         try:
-            self._recording = Recording.open(spec.model.name, _columns(options.get("columns", {}), field), text=True)
+            self._recording = Recording.open(
+                spec.model.name, _columns(options.get("columns", {}), field), Wanted(text=True)
+            )
         except UsageError as error:
             raise SpecError(f"{field}.name: {error}") from None
         largest = self._recording.largest or 0
