@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.virtual_session import Terms, VirtualSession
+from actors.virtual_session import Paid, Terms, VirtualSession
 from budgets.curve import DemandCurve
 from budgets.experience import Lesson, Subject, total
 from budgets.messages import ShardLease, ShardState
@@ -27,6 +27,8 @@ class VirtualStore:
         self.samples: NDArray[np.int32] = np.zeros(questions, dtype=np.int32)
         self.spent: NDArray[np.int64] = np.zeros(questions, dtype=np.int64)
         self.next_value: NDArray[np.float64] = np.full(questions, math.nan)
+        self.checked: dict[int, set[Paid]] = {}
+        """Checks paid for, of the questions that had any that cost."""
         self.decisions: dict[int, dict[str, str]] = {}
         """What was decided of a question, by name; of those alone that decide anything."""
 
@@ -72,6 +74,7 @@ class VirtualShard:
                 terms,
                 paid=int(self._store.samples[first + number]),
                 min_value=self.lease.min_value,
+                checked=self._store.checked.get(first + number, set()),
                 decisions=self._store.decisions.get(first + number),
             )
             for number in self._todo
@@ -83,6 +86,8 @@ class VirtualShard:
         self._store.samples[place] = session.drawn
         self._store.spent[place] = session.spent
         self._store.next_value[place] = solution.next_value
+        if session.checked:
+            self._store.checked[place] = session.checked
         if session.decisions:
             self._store.decisions[place] = session.decisions
         if session.lessons:

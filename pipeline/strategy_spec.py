@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.strategy_kinds.adaptive import AdaptiveSpec as AdaptiveSpec
 from pipeline.strategy_kinds.single import AggregateSpec as AggregateSpec
+from pipeline.strategy_kinds.single import BehaviouralVoteSpec as BehaviouralVoteSpec
 from pipeline.strategy_kinds.single import BestOfNSpec as BestOfNSpec
 from pipeline.strategy_kinds.single import CascadeSpec as CascadeSpec
 from pipeline.strategy_kinds.single import DeepConfSpec as DeepConfSpec

@@ -138,6 +138,8 @@ class _Question:
     facts: dict[str, Fact] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     """By model: what one of its samples counts for where all are counted together."""
+    prompts: set[str | None] = field(default_factory=lambda: {None})
+    """What is asked in the question's place by an arm as such, None: the question itself."""
     refusal: RequestRejected | None = None
 
     async def solve(self) -> Solution:
@@ -213,7 +215,9 @@ class _Question:
     async def _ask(self, name: str, arm: Arm, strategy: Strategy, opening: float, scale: float) -> _Ran | None:
         """Run one strategy on the question; None, and the reason kept, where it fails."""
         try:
-            turn = Turn(self.session, name, self.pool, arm.draw(self.item), opening, scale)
+            draw = arm.draw(self.item)
+            self.prompts.add(draw.prompt)
+            turn = Turn(self.session, name, self.pool, draw, opening, scale)
             ran = _Ran(name, await strategy.solve(self.item, turn), turn)
         except RequestRejected as error:
             self.refusal = error
@@ -291,13 +295,23 @@ class _Question:
     def _together(self) -> tuple[str | None, float, float]:
         """The leader of all samples drawn, its weight and the next one's."""
         weights: dict[str, float] = {}
+        counted: set[tuple[str, int]] = set()
         for draw, drawn in self.pool.items():
+            if not _answers(draw, self.prompts):
+                continue
             weight = self.weights.get(draw.model, 1.0)
+            counted |= {(sample.prompt_key, sample.sample_index) for sample in drawn}
             tally = self.config.evidence.tally()
             for sample in drawn:
                 tally.add_sample(sample)
             for answer, count in tally.counts.items():
                 weights[answer] = weights.get(answer, 0.0) + weight * count
+        for ran in self.ran:
+            # An arm that asks in ways of its own is heard by its answer alone.
+            best = ran.found.best
+            if best is not None and best.answer and (best.prompt_key, best.sample_index) not in counted:
+                worth = self.weights.get(best.model, 1.0) * max(1, ran.found.votes)
+                weights[best.answer] = weights.get(best.answer, 0.0) + worth
         if not weights:
             return None, 0.0, 0.0
         first = max(weights, key=lambda answer: weights[answer])
@@ -348,6 +362,11 @@ def _agreement(samples: Iterable[Sample]) -> tuple[int, int]:
     answers = [None if sample.aborted else sample.answer for sample in samples]
     counts = [answers.count(answer) for answer in set(answers) if answer is not None]
     return max(counts, default=0), len(answers)
+
+
+def _answers(draw: Draw, prompts: set[str | None]) -> bool:
+    """Is such a sample an answer to the question, and no beginning of one, nor what a strategy asked about answers?"""
+    return draw.prompt in prompts and draw.max_tokens is None and not draw.prefix
 
 
 def _weights(text: str) -> dict[str, float]:

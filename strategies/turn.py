@@ -72,8 +72,10 @@ class Turn(Wrapped):
         self.drawn += handed
         return handed
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        return await super().verify(samples, verifier, value=min(value * self._scale, self._opening))
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
+        return await super().verify(samples, verifier, value=min(value * self._scale, self._opening), given=given)
 
     async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
         return await super().decide(f"{self._name}/{name}", lambda known: choose(self._own(known)))

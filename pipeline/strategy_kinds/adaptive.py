@@ -87,6 +87,14 @@ class AdaptiveSpec(StrategySection):
         return tuple(dict.fromkeys((*own, *(name for arm in self.arms for name in arm.strategy.checks))))
 
     @property
+    def watches(self) -> str | None:
+        return next((arm.strategy.watches for arm in self.arms if arm.strategy.watches is not None), None)
+
+    @property
+    def hands_over(self) -> bool:
+        return any(arm.strategy.hands_over for arm in self.arms)
+
+    @property
     def uses(self) -> tuple[str, ...]:
         asked = [name for arm in self.arms for name in (arm.model, *arm.strategy.uses)]
         return tuple(dict.fromkeys(name for name in asked if name))
@@ -128,6 +136,9 @@ class AdaptiveSpec(StrategySection):
             if twin is not None:
                 raise ValueError(f"arms {twin!r} and {arm.name!r} are the same: change one of them, or leave it out")
             ways.append((arm.name, way))
+        watched = sorted({arm.strategy.watches for arm in self.arms if arm.strategy.watches is not None})
+        if len(watched) > 1:
+            raise ValueError(f"arms watch two verifiers, {watched[0]!r} and {watched[1]!r}: let all name one")
         if self.verifier is None and self.pass_score != 1.0:
             raise ValueError("pass_score says when verifier ends a question: name one, or leave it out")
         return self

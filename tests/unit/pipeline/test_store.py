@@ -242,12 +242,13 @@ def test_verdicts_come_back_with_their_samples(store: Store) -> None:
     store.note(0, [Judged("a", "k", 0, (Verdict("math", error="not now", tokens=3),), "w0")], "w0", 2)
     store.note(0, [Judged("a", "k", 0, (Verdict("math", 1.0, tokens=4),), "w1")], "w1", 1)
     store.note(0, [Judged("a", "k", 0, (Verdict("math", 0.0, tokens=5),), "w2")], "w2", 1)
-    more = [Judged("a", "k", 1, (Verdict("math", 0.5),), "w2"), Judged("a", "k", 1, (Verdict("x", 1.0),), "w2")]
+    handed = Verdict("math", 0.25, given="other words")
+    more = [Judged("a", "k", 1, (verdict,), "w2") for verdict in (Verdict("math", 0.5), Verdict("x", 1.0), handed)]
     store.note(0, more, "w2", 2)
     found = store.read_journal(0)
     assert [sample.verdicts for sample in found] == [
         (Verdict("math", 1.0, tokens=4),),
-        (Verdict("math", 0.5), Verdict("x", 1.0)),
+        (Verdict("math", 0.5), Verdict("x", 1.0), handed),
     ]
     # Two samples of ten tokens, and every check that was paid, whichever stands.
     assert spent_by_life(store) == {"w0": 23, "w1": 4, "w2": 5}
