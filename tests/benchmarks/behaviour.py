@@ -6,6 +6,7 @@ Reads ``../shared/data/humaneval_codegen16b_164x100.parquet`` (CodeGen-16B, temp
 completions of each of the 164 problems, and runs each of them in the sandbox three times: on the package's hidden tests
 (right or wrong, as ``tests.benchmarks.humaneval_labels`` does), on inputs, and on the docstring's examples as tests.
 Inputs come from the prompt alone (``tests.benchmarks.behaviour_inputs``): calls in the docstring, and mutants of them.
+CodeT's authors drew these completions from prompts without the examples, so to the model the examples are news.
 
 The strategies are the shipped ones over a recorded session, with plain votes (no log-probabilities were recorded).
 Every repeat draws in another order without replacement, the same for all; a problem counts its mean over repeats, and
@@ -225,6 +226,7 @@ def main() -> None:
                 "right": round(100 * float(values.mean()), 2),
                 "samples": round(float(table.samples.get(name, np.full(len(problems), size)).mean()), 2),
                 "over random": _said(resamples, table.right["random"], values),
+                "over runs": _said(resamples, table.right["runs"], values),
                 "over text": _said(resamples, table.right["text"], values),
             }
             for name, values in table.right.items()
@@ -237,9 +239,10 @@ def main() -> None:
         if not isinstance(said, dict):
             print(f"{label}: {said}")
             continue
-        print(f"\n{label}: % right, samples a problem, points over random and over text (95% interval)")
+        print(f"\n{label}: % right, samples a problem, points over random, over runs, over text (95% interval)")
         for name, one in said.items():
-            print(f"  {name:16} {one['right']:6.2f}  {one['samples']:5.2f}  {one['over random']}  {one['over text']}")
+            apart = "  ".join(one[f"over {first}"] for first in ("random", "runs", "text"))
+            print(f"  {name:16} {one['right']:6.2f}  {one['samples']:5.2f}  {apart}")
 
 
 def _said(resamples: Resamples, first: Floats, other: Floats) -> str:
