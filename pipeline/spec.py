@@ -140,6 +140,11 @@ class JobSpec(Section):
     verifiers: list[VerifierSpec] = Field(default_factory=list)
     budget: BudgetSpec
     cluster: ClusterSpec = ClusterSpec()
+    reuse: list[str] = Field(
+        default_factory=list,
+        description="Directories of other runs of the same questions and model: what they sampled is taken from them "
+        "in place of generating it, and charged at what it cost there",
+    )
     output: str = Field(description="The run's directory: a local path or s3://bucket/prefix", min_length=1)
     seed: int = Field(0, ge=0)
 
