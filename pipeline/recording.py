@@ -49,8 +49,9 @@ class Columns:
     """Questions ``[first, first + len(item_ids))``; question i has rows ``starts[i]:starts[i + 1]`` of every array.
 
     ``answer`` holds places in ``answers``, -1 where nothing parsed. ``tokens``, ``mean_logprob`` (nats a token),
-    ``confidence`` (DeepConf's lowest group), ``score`` in [0, 1], ``text`` and ``verdicts`` (by the verifier's name)
-    are None where they were not recorded, or not wanted; single values that are missing are NaN.
+    ``confidence`` (DeepConf's lowest group), ``score`` in [0, 1], ``text``, ``token_confidence`` (an Arrow array of
+    lists, a number a token) and ``verdicts`` (by the verifier's name) are None where they were not recorded, or not
+    wanted; single values that are missing are NaN.
     """
 
     first: int
@@ -66,6 +67,7 @@ class Columns:
     score: NDArray[np.float64] | None
     text: list[str | None] | None
     finish_reason: list[str | None] | None
+    token_confidence: Any = None
     verdicts: list[dict[str, Verdict]] | None = None
 
     def draw_order(self, seed: int, repeat: int) -> NDArray[np.int64]:
@@ -81,10 +83,11 @@ class Columns:
         order: NDArray[np.int64] = np.lexsort((keys, np.repeat(np.arange(len(lengths)), lengths)))
         return order
 
-    def row_of(self, question: int, sample_index: int) -> int | None:
-        """The row of a question's sample, or None where it was not recorded."""
+    def row_of(self, question: int, sample_index: int, backwards: bool = False) -> int | None:
+        """The row of a question's sample, or None where it was not recorded. ``backwards``: counted from the last."""
         low, high = int(self.starts[question]), int(self.starts[question + 1])
-        found = np.flatnonzero(self.sample_index[low:high] == sample_index)
+        own = self.sample_index[low:high]
+        found = np.flatnonzero(own == (own.max() - sample_index if backwards else sample_index))
         return low + int(found[0]) if len(found) else None
 
 
@@ -221,6 +224,7 @@ def _columns(first: int, table: Any, starts: NDArray[np.int64]) -> Columns:
         score=numbers("score", np.float64),
         text=table["text"].to_pylist() if "text" in names else None,
         finish_reason=table["finish_reason"].to_pylist() if "finish_reason" in names else None,
+        token_confidence=table["token_confidence"].combine_chunks() if "token_confidence" in names else None,
         verdicts=[_by_verifier(said) for said in table["verdicts"].to_pylist()] if "verdicts" in names else None,
     )
 

@@ -22,7 +22,7 @@ from pipeline.spec import AnswerSpec, parse
 REQUIRED = ("item_id", "sample_index", "answer")
 ROLES = (
     *REQUIRED, "reference", "completion_tokens", "mean_logprob", "sum_logprob", "token_logprobs",
-    "min_group_confidence", "score", "text", "finish_reason", "temperature", "verdicts",
+    "token_confidence", "min_group_confidence", "score", "text", "finish_reason", "temperature", "verdicts",
 )  # fmt: skip
 """What a column can mean. Each is read from the column of its own name where ``--columns`` names no other."""
 _NUMBERS = ("completion_tokens", "mean_logprob", "sum_logprob", "min_group_confidence", "score", "temperature")
@@ -32,8 +32,9 @@ _VERDICT = {"verifier", "score", "error", "tokens"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is read besides answers and their numbers: completions (``text``), ``verdicts``; ``greedy``: of a recording
-    with temperatures the samples at 0 alone (True), those above it (False), or all of them (None)."""
+    """What is read besides answers and their numbers: completions and their tokens' confidences (``text``),
+    ``verdicts``; ``greedy``: of a recording with temperatures the samples at 0 alone (True), those above it (False), or
+    all of them (None)."""
 
     text: bool = False
     verdicts: bool = False
@@ -53,7 +54,8 @@ class Part(Protocol):
 
     def read(self) -> Any:
         """A ``pyarrow.Table`` of the columns that are there: item_id, answer, reference, text: string; sample_index,
-        completion_tokens: int64; mean_logprob, min_group_confidence, score: double; verdicts: list of structs.
+        completion_tokens: int64; mean_logprob, min_group_confidence, score: double; token_confidence: list of double;
+        verdicts: list of structs.
 
         Raises SourceError."""
         ...
@@ -206,6 +208,7 @@ def _resolved(path: str, schema: Any, columns: Mapping[str, str], wanted: Wanted
             raise SourceError(f"{path} has no column {column!r} for {role}; {mend}. The columns there are: {there}")
     if not wanted.text:
         found.pop("text", None)
+        found.pop("token_confidence", None)
     if not wanted.verdicts or not _holds_verdicts(schema, found.get("verdicts")):
         found.pop("verdicts", None)
     if wanted.greedy is None:
@@ -256,6 +259,8 @@ def by_role(table: Any, names: Mapping[str, str], path: str, greedy: bool | None
                 columns[role] = column.cast(pa.float64())
             elif role == "token_logprobs":
                 columns["mean_logprob"] = _means(column)
+            elif role == "token_confidence":
+                columns[role] = column.cast(pa.list_(pa.float64()))
             elif role == "verdicts":
                 columns[role] = column
         except (pa.ArrowException, TypeError, ValueError) as error:

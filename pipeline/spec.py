@@ -210,6 +210,9 @@ class JobSpec(Section):
         if unknown:
             names = ", ".join(known) or "none"
             raise ValueError(f"strategy: no verifier is called {unknown[0]!r}; the job has: {names}")
+        problem = _unwatched(self)
+        if problem is not None:
+            raise ValueError(f"strategy: {problem}")
         unknown = sorted(set(self.budget.price.verifiers).difference(known))
         if unknown:
             names = ", ".join(known) or "none"
@@ -224,6 +227,20 @@ _MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 def field_of(model: str) -> str:
     """The section of the job that describes a model; empty: the main one's."""
     return f"models.{model}" if model else "model"
+
+
+def _unwatched(spec: JobSpec) -> str | None:
+    """Why the verifier that a strategy has watch its samples cannot, or None."""
+    watching = next((one for one in spec.verifiers if label_of(one) == spec.strategy.watches), None)
+    if watching is None:
+        return None
+    if getattr(watching, "kind", None) != "behaviour":
+        return f"it votes by what a verifier of kind behaviour tells; {label_of(watching)!r} is of another kind"
+    if spec.strategy.hands_over and getattr(watching, "style", None) != "source":
+        return f"it hands inputs a model wrote to {label_of(watching)!r}, which takes them with style source"
+    if not spec.strategy.hands_over and getattr(watching, "inputs_column", None) is None:
+        return f"nobody gives {label_of(watching)!r} inputs: set its inputs_column, or strategy.generate"
+    return None
 
 
 def _is_gym(dataset: DatasetSpec) -> bool:

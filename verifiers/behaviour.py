@@ -1,7 +1,7 @@
 """What programs do, without anyone saying what is right: the verifier kind ``behaviour``.
 
 Each program runs on the item's inputs in the sandbox that ``programs`` uses, and the verdict describes what came of it:
-the raw material of clustering by behaviour (Li et al. 2022, "Competition-Level Code Generation with AlphaCode", §4.4)
+the raw material of clustering by behaviour (Li et al. 2022, "Competition-Level Code Generation with AlphaCode", §4.6)
 and of dual execution agreement (Chen et al. 2022, "CodeT: Code Generation with Generated Tests", §2.2). ``score`` is
 the share of inputs on which the program did anything but fail; ``detail`` holds a word an input
 (``verifiers.sandbox.observer``; here also ``time``, ``exit``, ``output`` and ``unasked``), or says why there is no
