@@ -191,6 +191,7 @@ class Questions:
                 self._life.cost,
                 self._life.store.rule_of(self._spec.strategy.model_dump(mode="json")),
                 self._life.store.decided(lease.shard_id),
+                self._life.siblings.read(lease.shard_id),
             )
 
         run = await asyncio.to_thread(read)
@@ -283,7 +284,10 @@ class Questions:
         attempt = run.attempts.get(item.item_id, 0)
         decisions = run.decided.setdefault(item.item_id, {})
         most = self._strategy.maximum
-        return QuestionSession(item, run.shard_id, self._terms, journal, run.min_value, attempt, most, decisions)
+        shared = run.shared.get(item.item_id, {})
+        return QuestionSession(
+            item, run.shard_id, self._terms, journal, run.min_value, attempt, most, decisions, shared=shared
+        )
 
     async def _commit_if_done(self, run: ShardRun) -> None:
         if run.open_count or run.committed or run.committing:

@@ -72,6 +72,8 @@ class QuestionSession:
     """No sample past this many is drawn ahead."""
     decisions: dict[str, str] = field(default_factory=dict)
     """What was decided of this question before, by name."""
+    shared: Mapping[Key, Sample] = field(default_factory=dict)
+    """Samples that other runs generated; they are bid for and paid like any other."""
     drawn: list[Sample] = field(default_factory=list)
     lessons: dict[Subject, Lesson] = field(default_factory=dict)
     """What it has to teach the others, once it has its outcome."""
@@ -252,6 +254,7 @@ class QuestionSession:
             draw=way.draw,
             attempt=self.attempt,
             paid=future,
+            found=self.shared.get((way.key, index)),
         )
 
     def _give_up(self, asks: Sequence[Ask]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from actors.audit import Audit
 from actors.judge import Judgement
 from actors.session import QuestionSession
+from actors.siblings import Shared
 from budgets.cost import CostModel
 from budgets.curve import DemandCurve
 from budgets.experience import Lesson, Subject, total
@@ -62,6 +63,8 @@ class ShardRun:
     """What its answered questions taught. A borrowed one teaches at its lender, who answers it."""
     decided: dict[str, dict[str, str]] = field(default_factory=dict)
     """item_id → name → what was decided of the question."""
+    shared: Shared = field(default_factory=dict)
+    """Samples that need not be generated: other runs have them."""
     rule: int = 0
     committed: bool = False
     committing: bool = False
@@ -77,6 +80,7 @@ class ShardRun:
         cost: CostModel,
         rule: int = 0,
         decided: dict[str, dict[str, str]] | None = None,
+        shared: Shared | None = None,
     ) -> ShardRun:
         """Sort a shard's rows into questions to run and rows that are already lost."""
         paid: Journal = defaultdict(dict)
@@ -84,6 +88,7 @@ class ShardRun:
             paid[sample.item_id][(sample.prompt_key, sample.sample_index)] = sample
         run = cls(lease.shard_id, lease.generation, lease.min_value, (), dict(paid), attempts, cost, rule=rule)
         run.decided = decided or {}
+        run.shared = shared or {}
         items = []
         for row in rows:
             run.total += 1

@@ -21,6 +21,7 @@ from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
 from actors.questions import Questions
 from actors.session import Embed, Terms, no_embedder
+from actors.siblings import Siblings
 from actors.tasks import Tasks
 from budgets.cost import TOKENS, CostModel
 from budgets.messages import Reply, WorkerReport
@@ -56,7 +57,8 @@ class Station:
     ) -> None:
         self._tasks = Tasks()
         self._log = Logbook(store, life)
-        self._life = Life(life, spec, cost, shards, Fleet.of(engine), store, self._log, self._tasks)
+        siblings = Siblings(spec.reuse)
+        self._life = Life(life, spec, cost, shards, Fleet.of(engine), store, self._log, self._tasks, siblings)
         self._dispatch = Dispatch(self._life, self._landed)
         terms = Terms(
             spec=spec,
