@@ -12,7 +12,8 @@ claim over the probe.
 
 What is an outcome, when no reference may be looked at?
 
-- With ``verifier``: the score of the arm's answer less that of the probe's. Every question teaches.
+- With ``verifier``: the score of the arm's answer less that of the probe's, or a pass of any of its samples, where
+  checks are free. Every question teaches.
 - Without: a seeded ``explore`` of the questions, more of the first, asks two arms, chosen at random; an
   outcome is whether an arm's answer, and the probe's, is the leader of all samples of the question together, each
   counted by what samples of its model cost. The leader is the answer too: these samples are not spent to learn alone.
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from budgets.bandit import (
@@ -53,7 +54,7 @@ from pipeline.records import Item, Sample, StopReason
 from strategies.arms import PLAIN_ARM, Arm
 from strategies.base import Auditable, Draw, Fact, Session, Solution, Strategy
 from strategies.self_consistency import SelfConsistency
-from strategies.together import Together, together
+from strategies.together import Together, agreement, together
 from strategies.turn import Pool, Turn
 
 _USUAL_SAMPLES = 4.0
@@ -171,7 +172,7 @@ class _Question:
             ran = await self._pull(by_name[name], opening * rate, rate)
             if ran is not None:
                 arms.append(ran)
-                await self._look_at(ran, probe, choice)
+                await self._look_at(ran, probe)
         if len(self.pool) > 1:
             await self._weigh()
         if choice.compared:
@@ -214,7 +215,7 @@ class _Question:
             probe = await self._ask("probe", PLAIN_ARM, config.probing(n), math.inf, 1.0)
             if probe is None or probe.over or probe.turn.denied is not None:
                 return probe
-            if start.appeal_of(*_agreement(probe.turn.drawn)) * self._split() > self._next_worth(probe):
+            if start.appeal_of(*agreement(probe.turn.drawn)) * self._split() > self._next_worth(probe):
                 return probe
         return probe
 
@@ -231,7 +232,7 @@ class _Question:
 
     async def _choice(self, probe: _Ran | None, start: Start) -> Choice:
         config, names = self.config, [one.name for one in self.config.candidates]
-        votes, drawn = _agreement(probe.turn.drawn if probe else ())
+        votes, drawn = agreement(probe.turn.drawn if probe else ())
         bucket = self.facts["difficulty"] = bucket_of(votes, drawn)
         if config.always:
             return Choice(tuple(names), (1.0,) * len(names), len(names))
@@ -254,7 +255,7 @@ class _Question:
         """What the best arm bids at first: per unit, as much as one more sample of the probe."""
         if probe is None or not probe.turn.drawn:
             return math.inf
-        worth = max(self._next_worth(probe), start.appeal_of(*_agreement(probe.turn.drawn)) * self._split())
+        worth = max(self._next_worth(probe), start.appeal_of(*agreement(probe.turn.drawn)) * self._split())
         return self.item.stakes * worth / self.session.expected_tokens()
 
     async def _pull(self, one: Candidate, opening: float, rate: float) -> _Ran | None:
@@ -284,37 +285,50 @@ class _Question:
         self.ran.append(ran)
         return ran
 
-    async def _look_at(self, ran: _Ran, probe: _Ran | None, choice: Choice) -> None:
-        """Have an arm's answer judged, and teach what came of it."""
+    async def _look_at(self, ran: _Ran, probe: _Ran | None) -> None:
+        """Have an arm's answer judged, and teach what came of it. Where checks are free, a sample it passed over may
+        pass: an arm that does not look at the verifier need not know which."""
         config, found = self.config, ran.found
         if config.verifier is None or not ran.turn.paid:
             return
-        if found.best is not None:
-            try:
-                [verdict] = await self.session.verify([found.best], config.verifier, value=math.inf)
-            except BudgetDenied:
-                return
-            ran.score = verdict.score
-            if ran.score is not None and ran.score >= config.pass_score:
-                ran.found = dataclasses.replace(found, stop_reason=StopReason.VERIFIED, confidence=1.0)
-            elif found.stop_reason is StopReason.SETTLED:
+        free = self.session.expected_tokens(check=config.verifier) <= self.session.expected_tokens()
+        able = [sample for sample in ran.turn.drawn if sample.answer is not None and not sample.aborted]
+        asked = [*([found.best] if found.best is not None else []), *(able if free else [])]
+        scores = await self._scores(asked, ran.turn.opening)
+        if scores is None:
+            return
+        passed = next((at for at, one in enumerate(scores) if one is not None and one >= config.pass_score), None)
+        if passed is not None:
+            best, score = asked[passed], scores[passed]
+            votes = sum(sample.answer == best.answer for sample in able)
+            ran.found = Solution(best.answer, best, StopReason.VERIFIED, 1.0, votes, facts=found.facts)
+        else:
+            score = scores[0] if found.best is not None else 0.0
+            if found.stop_reason is StopReason.SETTLED:
                 ran.found = dataclasses.replace(found, stop_reason=StopReason.CAPPED)
-        before = await self._score_of(probe)
-        after = ran.score if found.best is not None else 0.0
-        if after is not None:
-            self._learn(ran, after, before)
+        ran.score = score
+        before = await self._score_of(probe, ran.turn.opening)
+        if score is not None and before is not None:
+            self._learn(ran, score, before)
 
-    async def _score_of(self, probe: _Ran | None) -> float:
-        """What the verifier said of the probe's answer, which is the one at hand; 0 where there is none."""
-        if probe is None or probe.found.best is None or self.config.verifier is None:
+    async def _score_of(self, probe: _Ran | None, value: float) -> float | None:
+        """What the verifier says of the probe's answer, the one at hand; 0 where there is none, None: not known."""
+        if probe is None or probe.found.best is None:
             return 0.0
         if probe.score is None:
-            try:
-                [verdict] = await self.session.verify([probe.found.best], self.config.verifier, value=math.inf)
-            except BudgetDenied:
-                return 0.0
-            probe.score = verdict.score
-        return probe.score or 0.0
+            [probe.score] = await self._scores([probe.found.best], value) or [None]
+        return probe.score
+
+    async def _scores(self, samples: Sequence[Sample], value: float) -> list[float | None] | None:
+        """What the verifier says; None where the market will not pay for it."""
+        assert self.config.verifier is not None, "nobody to ask"
+        if not samples:
+            return []
+        try:
+            verdicts = await self.session.verify(samples, self.config.verifier, value=value)
+        except BudgetDenied:
+            return None
+        return [verdict.score for verdict in verdicts]
 
     def _compare(self, arms: Sequence[_Ran], probe: _Ran | None) -> None:
         """Two arms were asked: which of them, and was the probe, of one mind with all samples together?"""
@@ -376,19 +390,8 @@ class _Question:
         found = final.found
         if refused and found.stop_reason not in (StopReason.SETTLED, StopReason.VERIFIED):
             reason = StopReason.HOPELESS if found.stop_reason is StopReason.HOPELESS else StopReason.EXHAUSTED
-            return dataclasses.replace(found, stop_reason=reason, next_value=_finite(max(refused)), facts=facts)
+            return dataclasses.replace(found, stop_reason=reason, next_value=max(refused), facts=facts)
         return dataclasses.replace(found, next_value=0.0, facts=facts)
-
-
-def _agreement(samples: Iterable[Sample]) -> tuple[int, int]:
-    """Samples that gave the answer most of them gave, and all of them; what a verifier said is no matter here."""
-    answers = [None if sample.aborted else sample.answer for sample in samples]
-    counts = [answers.count(answer) for answer in set(answers) if answer is not None]
-    return max(counts, default=0), len(answers)
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _told(failed: dict[str, str]) -> str:

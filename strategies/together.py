@@ -7,7 +7,7 @@ A sample counts for what samples of its model cost, as far as its evidence goes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from budgets.evidence import Evidence
@@ -69,6 +69,13 @@ def together(
     leader = max(weights, key=lambda answer: weights[answer])
     rival = max((weight for answer, weight in weights.items() if answer != leader), default=0.0)
     return Together(leader, weights[leader], rival, tuple(one for one in voting if one.answer == leader))
+
+
+def agreement(samples: Iterable[Sample]) -> tuple[int, int]:
+    """Samples that gave the answer most of them gave, and all of them; what a verifier said is no matter here."""
+    answers = [None if sample.aborted else sample.answer for sample in samples]
+    counts = [answers.count(answer) for answer in set(answers) if answer is not None]
+    return max(counts, default=0), len(answers)
 
 
 def _answers(draw: Draw, prompts: Collection[str | None]) -> bool:

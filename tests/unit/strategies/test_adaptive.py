@@ -136,8 +136,8 @@ def test_a_question_the_market_refuses_is_answered_with_what_there_is():
         assert len(session.drawn) == budget
         assert solution.answer == ("a" if budget else None)
         assert solution.stop_reason is StopReason.EXHAUSTED
-        # Nobody bids for what is guaranteed.
-        assert (solution.next_value > 0) == (budget > 0)
+        # What never had its first sample comes before everything.
+        assert solution.next_value == math.inf if budget == 0 else 0.0 < solution.next_value < math.inf
 
 
 def test_an_arm_whose_model_is_missing_leaves_the_question_to_the_next():
@@ -405,3 +405,21 @@ def test_it_is_a_value_and_its_bounds_are_those_of_its_arms():
     for arms in ((), (VOTE, VOTE)):
         with pytest.raises(SpecError, match="a name of its own"):
             Adaptive(arms)
+
+
+def test_where_checks_are_free_a_sample_an_arm_passed_over_may_pass():
+    arms = (VOTE, LARGE)
+    session = FakeSession(answers(small="xyxyxxxg"), known=favouring("vote", "large"), score=says(x=0.0, y=0.0, g=1.0))
+    solution = solve(adaptive(*arms, **TESTED), session)
+    assert (solution.answer, solution.stop_reason, solution.votes) == ("g", StopReason.VERIFIED, 1)
+    assert session.taught == {(subject_of("0.5"), "vote"): Lesson(1, 1.0, 1.0, 40.0)}
+
+    class Dear(FakeSession):
+        def expected_tokens(self, draw=PLAIN, *, check=None):
+            return 10.0 if check is None else 15.0
+
+    # Where they cost, the arm's answer alone is checked.
+    session = Dear(
+        answers(small="xyxyxxxg", large="w"), known=favouring("vote", "large"), score=says(x=0.0, w=0.0, g=1.0)
+    )
+    assert solve(adaptive(*arms, **TESTED), session).answer != "g"
