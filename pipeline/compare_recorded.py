@@ -20,8 +20,8 @@ from actors.assembly import make_strategy
 from actors.virtual_checks import Checking
 from actors.virtual_session import VirtualSession
 from pipeline.comparison import Floats, Measured, best_of, doublings
-from pipeline.comparison_result import Comparison, Contender, Standard, summarise
-from pipeline.errors import RequestRejected, SourceError, Unrecorded
+from pipeline.comparison_result import UNGRADED, Comparison, Contender, Standard, summarise
+from pipeline.errors import EngineError, SourceError, Unrecorded, UsageError
 from pipeline.recording import Columns, Recording
 from pipeline.recording_parts import Wanted
 from pipeline.records import Item, StopReason
@@ -95,11 +95,13 @@ def compare_recorded(
         job = _job_of(source)
         verifiers = _verifiers_of(source, job) if job is not None else None
         recorded = RecordedVerdicts(recording, _pages(recording))
+        if not (recording.has_reference or recorded.scores):
+            raise UsageError(UNGRADED)
         standards, notes = _standards(source, columns, recording)
         for strategy in strategies:
             try:
                 contenders += _replayed(recording, strategy, recorded, job, verifiers, budgets, settings, tell)
-            except (Unrecorded, RequestRejected) as error:
+            except (Unrecorded, EngineError) as error:
                 refused[strategy.name] = str(error)
         has_tokens = recording.largest is not None
     if not contenders:
@@ -205,7 +207,8 @@ def _standards(source: str, columns: Mapping[str, str], recording: Recording) ->
         standards.append(Standard(name, k, np.concatenate(found), None if a_sample is None else k * a_sample))
     notes = [] if greedy is not None else [f"greedy: not recorded (no samples at temperature 0 in {source})"]
     if most < int(pools.max()):
-        notes.append(f"random choice and oracle are over the first {most} samples, which every question has")
+        pool = f"questions have {most} to {int(pools.max())} samples, and no strategy draws more than were recorded"
+        notes += [pool, f"random choice and oracle are over the first {most} samples, which every question has"]
     return standards, notes
 
 
