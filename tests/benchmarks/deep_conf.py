@@ -43,6 +43,8 @@ from tests.benchmarks.throughput import _leave
 
 GROUPS, KEEPS = (4, 8, 16), (10.0, 50.0, 90.0)
 WARMUP, POOL = 16, 40
+AUDIT = 1.0 - 1e-9
+"""As good as every question; a job's audit is a part of them."""
 
 Row = dict[str, Any]
 
@@ -113,7 +115,7 @@ def sections(way: str, n: int, warmup: int, group: int) -> Row:
         vote = {"kind": "self_consistency", "rule": f"fixed:{n}", "min_samples": n, "max_samples": n}
         return {"strategy": vote, "budget": {"tokens": 10**9}}
     deep = {"kind": "deep_conf", "keep": float(way), "warmup": warmup, "min_samples": warmup}
-    return {"strategy": deep | {"group": group, "max_samples": n}, "budget": {"tokens": 10**9, "audit": 1.0}}
+    return {"strategy": deep | {"group": group, "max_samples": n}, "budget": {"tokens": 10**9, "audit": AUDIT}}
 
 
 def job(arguments: argparse.Namespace, folder: str) -> tuple[JobSpec, list[Row]]:
@@ -319,9 +321,11 @@ def main() -> None:
         found = recorded(arguments.repeats, arguments.seed)
     else:
         if arguments.what == "live":
-            runs = {way: in_a_process(way, arguments) for way in ("whole", *arguments.keep.split(","))}
-            if arguments.save:
-                Path(arguments.save).write_text(json.dumps(runs))
+            runs = {}
+            for way in ("whole", *arguments.keep.split(",")):
+                runs[way] = in_a_process(way, arguments)
+                if arguments.save:
+                    Path(arguments.save).write_text(json.dumps(runs))
         else:
             loaded = [json.loads(Path(path).read_text()) for path in arguments.rows]
             runs = {way: [row for one in loaded for row in one[way]] for way in loaded[0]}
