@@ -13,7 +13,7 @@ import pytest
 from budgets.cost import CostModel, Usage
 from pipeline.budget_spec import BudgetSpec
 from pipeline.errors import RunMismatch, StoreError, UsageError
-from pipeline.records import Decided, Judged, Sample, Segment, Shard, Verdict
+from pipeline.records import Decided, Judged, Sample, Segment, Shard, Verdict, from_row
 from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from tests.factories import make_sample
@@ -260,3 +260,8 @@ def test_decisions_come_back_by_question_and_the_first_stands(store: Store) -> N
     assert store.decided(0) == {"a": {"arm": "large", "threshold": "0.9"}, "b": {"arm": "small"}}
     assert store.decided(1) == {}
     assert store.read_journal(0) == []
+
+
+def test_verdicts_from_before_anything_was_handed_over_are_read() -> None:
+    row = {"verifier": "math", "score": 1.0, "error": None, "tokens": 0, "detail": None}
+    assert from_row(Verdict, row) == Verdict("math", 1.0)
