@@ -73,14 +73,15 @@ class ScriptedEngine:
         shift = hashlib.blake2b(request.item_id.encode()).digest()[0] % len(self._answers)
         weights = self._weights[shift:] + self._weights[:shift]
         answer = rng.choices(self._answers, weights)[0]
-        tokens = min(request.max_tokens or self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
+        wanted, room = max(1, round(rng.gauss(self._tokens, self._tokens / 4))), request.max_tokens or self._max_tokens
+        tokens = min(wanted, room)
         aborted = not await self._pretence.run(request.request_id)
         return Completion(
             text=f"The answer is {answer}." if not aborted else "",
             prompt_tokens=len(request.prompt.token_ids),
             cached_prompt_tokens=len(request.prompt.token_ids) if request.sample_index else 0,
             completion_tokens=tokens if not aborted else 1,
-            finish_reason="abort" if aborted else "stop",
+            finish_reason="abort" if aborted else "length" if wanted > room else "stop",
             mean_logprob=-rng.random(),
         )
 
