@@ -11,6 +11,7 @@ from pipeline.strategy_spec import (
     AggregateSpec,
     BestOfNSpec,
     CascadeSpec,
+    DeepConfSpec,
     DiversifiedSpec,
     GreedySpec,
     SelfConsistencySpec,
@@ -21,6 +22,7 @@ from strategies.arms import Arm
 from strategies.base import Strategy
 from strategies.best_of_n import BestOfN
 from strategies.cascade import Cascade, Stage
+from strategies.deep_conf import DeepConf
 from strategies.diversified import DEFAULT_ARMS, Diversified
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
@@ -32,6 +34,8 @@ def make_strategy(spec: StrategySpec) -> Strategy:
         return Greedy()
     if isinstance(spec, BestOfNSpec):
         return BestOfN(**spec.model_dump(exclude={"kind"}))
+    if isinstance(spec, DeepConfSpec):
+        return DeepConf(**spec.model_dump(exclude={"kind"}))
     if isinstance(spec, CascadeSpec):
         return _cascade(spec)
     if isinstance(spec, DiversifiedSpec):

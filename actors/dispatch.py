@@ -300,6 +300,7 @@ def _request(ask: Ask) -> Request:
         min_p=draw.min_p,
         max_tokens=draw.max_tokens,
         cut_below=draw.cut_below,
+        group=draw.group,
     )
 
 

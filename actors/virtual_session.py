@@ -226,5 +226,7 @@ class VirtualSession:
 
 
 def _refuse_other(draw: Draw) -> None:
-    if draw.prompt is not None or draw.prefix or draw.model or draw.cut_below is not None:
+    if draw.prompt is not None or draw.prefix or draw.model:
         raise RequestRejected("the recording holds answers to the question as it stands, from one model")
+    if draw.cut_below is not None or draw.group is not None:
+        raise RequestRejected("the recording holds whole samples, whose confidences are not measured anew")

@@ -89,4 +89,6 @@ def prompt_key(spec: JobSpec, prompt: Prompt, draw: Draw) -> str:
         asked["prefix"] = draw.prefix
     if draw.cut_below is not None:
         asked["cut_below"] = draw.cut_below
+    if draw.group is not None:
+        asked["group"] = draw.group
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

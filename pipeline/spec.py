@@ -180,6 +180,16 @@ class JobSpec(Section):
             )
         if self.strategy.begins and self.model.engine == "replay":
             raise ValueError("strategy: recorded completions cannot be gone on with: model.engine replay will not do")
+        if self.strategy.groups and self.sampling.logprobs < 2:
+            raise ValueError(
+                "strategy: it cuts by the confidence of tokens, which is not measured where sampling.logprobs is "
+                f"{self.sampling.logprobs}: set sampling.logprobs to 20, or at least to 2"
+            )
+        if self.strategy.groups >= self.sampling.max_tokens:
+            raise ValueError(
+                f"strategy: a group of {self.strategy.groups} tokens ends no completion early where "
+                f"sampling.max_tokens is {self.sampling.max_tokens}: set strategy.group to a fraction of it"
+            )
         comparing = [one for one in self.verifiers if needs_reference(one)]
         if comparing and self.dataset.reference is None and not _is_gym(self.dataset):
             raise ValueError(

@@ -28,8 +28,9 @@ class Draw:
 
     ``prompt`` is asked in place of the question's own (of a chat: of its last user turn). ``prefix``: the completion
     begins with this text; a sample comes back with it in front of its own. ``model``: one of the job's ``models``.
-    ``cut_below``: generation ends, as *cut*, once the confidence of a group of tokens falls below this (Fu et al.
-    2025, §3.3). Draws that differ in anything are different samples, each counted from index 0.
+    ``group``: over how many tokens the lowest group confidence is measured. ``cut_below``: generation ends, as *cut*,
+    once the confidence of a whole group falls below this (Fu et al. 2025, §3.3). Draws that differ in anything are
+    different samples, each counted from index 0.
     """
 
     prompt: str | None = None
@@ -40,6 +41,7 @@ class Draw:
     max_tokens: int | None = None
     model: str = ""
     cut_below: float | None = None
+    group: int | None = None
 
 
 PLAIN = Draw()

@@ -24,8 +24,8 @@ class Prompt:
 class Request:
     """One sample to generate. Where a field is None the engine takes what it was configured with.
 
-    ``cut_below``: end generation, with ``finish_reason`` cut, once the confidence of a group of tokens falls below it;
-    an engine that knows no confidences generates to the end.
+    ``group``: tokens of a group whose confidence is measured. ``cut_below``: end generation, with ``finish_reason``
+    cut, once the confidence of a whole group falls below it; an engine that knows no confidences generates to the end.
     """
 
     request_id: str
@@ -37,6 +37,7 @@ class Request:
     min_p: float | None = None
     max_tokens: int | None = None
     cut_below: float | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Completion:
     """What came back. Tokens as computed: ``cached_prompt_tokens`` of ``prompt_tokens`` cost nothing.
 
     ``text`` goes on from the prompt. ``finish_reason`` is stop, length, abort or cut; the last two carry what was
-    generated until then.
+    generated until then. ``min_group_confidence``: None where it is not known, NaN where a token's is not finite.
     """
 
     text: str

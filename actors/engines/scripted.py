@@ -6,6 +6,8 @@ It is the test double Ponder ships, so that a job, a strategy or a cluster can b
 - ``answers``: list of texts to choose from (default ``["1", "2", "3"]``), each completion is ``The answer is X.``
 - ``weights``: their weights; a question rotates them by its own hash, so that questions disagree
 - ``tokens``: mean completion tokens (default 8); ``seconds``: time a completion takes (default 0)
+- ``confidences``: for each answer the mean confidence of its tokens, NaN for an engine gone wrong (default: the engine
+  knows none, as one without ``sampling.logprobs``)
 - ``poison``: a prompt that contains this text ends the worker's process, as a crashing engine would
 - ``reject``: a prompt that contains this text is refused by the engine
 """
@@ -16,14 +18,22 @@ import hashlib
 import os
 import random
 import signal
+from typing import NamedTuple
 
 from actors.engines.base import Completion, Prompt, Request
+from actors.engines.confidence import GROUP, GroupConfidence
 from actors.engines.pretend import Pretence
 from pipeline.errors import RequestRejected, SpecError
 from pipeline.records import Item
 from pipeline.spec import JobSpec
 
-_KNOWN = {"answers", "weights", "tokens", "seconds", "poison", "reject"}
+_KNOWN = {"answers", "weights", "tokens", "seconds", "confidences", "poison", "reject"}
+
+
+class _Trace(NamedTuple):
+    tokens: int
+    confidence: float | None
+    cut: bool
 
 
 class ScriptedEngine:
@@ -40,6 +50,9 @@ class ScriptedEngine:
         self._weights: list[float] = list(options.get("weights", [8.0, 2.0, 1.0][: len(self._answers)]))
         if len(self._weights) != len(self._answers):
             raise SpecError(f"{field}.options: weights and answers must be of one length")
+        self._confidences: list[float] | None = options.get("confidences")
+        if self._confidences is not None and len(self._confidences) != len(self._answers):
+            raise SpecError(f"{field}.options: confidences and answers must be of one length")
         self._tokens = int(options.get("tokens", 8))
         self._pretence = Pretence(float(options.get("seconds", 0.0)))
         self._poison = options.get("poison")
@@ -69,21 +82,43 @@ class ScriptedEngine:
         if self._poison and self._poison in request.prompt.text:
             os.kill(os.getpid(), signal.SIGKILL)
         name = f"{self._seed}/{request.item_id}/{request.sample_index}/{request.temperature}"
+        if request.cut_below is not None:
+            name += "/watched"
         rng = random.Random(hashlib.blake2b(name.encode()).digest())
         shift = hashlib.blake2b(request.item_id.encode()).digest()[0] % len(self._answers)
         weights = self._weights[shift:] + self._weights[:shift]
         answer = rng.choices(self._answers, weights)[0]
         wanted, room = max(1, round(rng.gauss(self._tokens, self._tokens / 4))), request.max_tokens or self._max_tokens
         tokens = min(wanted, room)
+        mean_logprob = -rng.random()
         aborted = not await self._pretence.run(request.request_id)
+        trace = self._trace(request, answer, 1 if aborted else tokens, rng)
+        text = f"The answer is {answer}."
+        if trace.cut:
+            text = text[: len(text) * trace.tokens // (tokens + 1)]
         return Completion(
-            text=f"The answer is {answer}." if not aborted else "",
+            text=text if not aborted else "",
             prompt_tokens=len(request.prompt.token_ids),
             cached_prompt_tokens=len(request.prompt.token_ids) if request.sample_index else 0,
-            completion_tokens=tokens if not aborted else 1,
-            finish_reason="abort" if aborted else "length" if wanted > room else "stop",
-            mean_logprob=-rng.random(),
+            completion_tokens=trace.tokens,
+            finish_reason="abort" if aborted else "cut" if trace.cut else "length" if wanted > room else "stop",
+            mean_logprob=mean_logprob,
+            min_group_confidence=trace.confidence,
         )
+
+    def _trace(self, request: Request, answer: str, tokens: int, rng: random.Random) -> _Trace:
+        """Tokens up to the end, or to where their confidence falls below the request's bar."""
+        if self._confidences is None:
+            return _Trace(tokens, None, False)
+        mean = self._confidences[self._answers.index(answer)]
+        trace = GroupConfidence(request.group or GROUP)
+        for count in range(1, tokens):
+            trace.add(abs(rng.gauss(mean, mean / 4)))
+            if request.cut_below is not None and trace.below(request.cut_below):
+                return _Trace(count, trace.lowest, True)
+        # The last token ends it by itself.
+        trace.add(abs(rng.gauss(mean, mean / 4)))
+        return _Trace(tokens, trace.lowest, False)
 
     def cancel(self, request_id: str) -> None:
         self._pretence.cut(request_id)

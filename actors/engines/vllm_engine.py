@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.engines.base import Completion, Prompt, Request
 from actors.engines.bundled import resolve_model
-from actors.engines.confidence import min_group_confidence, token_confidence
+from actors.engines.confidence import GROUP, GroupConfidence, token_confidence
 from actors.engines.devices import VISIBLE, environment
 from pipeline.errors import EngineError, RequestRejected
 from pipeline.records import Item
@@ -112,13 +112,15 @@ class VllmEngine:
     async def generate(self, request: Request) -> Completion:
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        params = self._params(request)
-        self._running.add(request.request_id)
-        final = None
+        params, name = self._params(request), request.request_id
+        self._running.add(name)
+        trace = _Trace(request)
         try:
             prompt = {"prompt_token_ids": list(request.prompt.token_ids)}
-            async for output in self._llm.generate(prompt, params, request.request_id):
-                final = output
+            async for output in self._llm.generate(prompt, params, name):
+                if trace.add(output):
+                    # What comes back before the core has dropped it was generated, and is counted.
+                    await self._llm.abort(name)
         except EngineDeadError as error:
             raise EngineError(f"vLLM's engine core died: {error}") from error
         except ValueError as error:
@@ -128,10 +130,8 @@ class VllmEngine:
                 raise EngineError(f"vLLM's engine core died: {error}") from error
             raise RequestRejected(f"vLLM failed on this request: {type(error).__name__}: {error}") from error
         finally:
-            self._running.discard(request.request_id)
-        if final is None:  # aborted before the engine had seen it: nothing was computed
-            return Completion("", len(request.prompt.token_ids), len(request.prompt.token_ids), 0, "abort")
-        return _reduce(final)
+            self._running.discard(name)
+        return trace.completion()
 
     def cancel(self, request_id: str) -> None:
         import asyncio
@@ -158,7 +158,8 @@ class VllmEngine:
             max_tokens=min(request.max_tokens or sampling.max_tokens, room),
             stop=sampling.stop or None,
             logprobs=sampling.logprobs,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            # Only a trace that is watched is worth waking up for at every token.
+            output_kind=RequestOutputKind.FINAL_ONLY if request.cut_below is None else RequestOutputKind.DELTA,
         )
 
 
@@ -182,20 +183,46 @@ def _arguments(spec: JobSpec, model: str) -> dict[str, Any]:
     return arguments | spec.model.options
 
 
-def _reduce(output: Any) -> Completion:
-    """A vLLM RequestOutput as a Completion."""
-    best = output.outputs[0]
-    count = len(best.token_ids)
-    confidences = []
-    for position in best.logprobs or ():
-        if len(position) > 1:
-            confidences.append(token_confidence([entry.logprob for entry in position.values()]))
-    return Completion(
-        text=best.text,
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_prompt_tokens=output.num_cached_tokens or 0,
-        completion_tokens=count,
-        finish_reason=best.finish_reason or "stop",
-        mean_logprob=best.cumulative_logprob / count if count and best.cumulative_logprob is not None else None,
-        min_group_confidence=min_group_confidence(confidences),
-    )
+class _Trace:
+    """What vLLM returned of one request so far: all of it at once, or, where it is watched, token by token."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._confidence = GroupConfidence(request.group or GROUP)
+        self._last: Any = None
+        self._texts: list[str] = []
+        self._tokens = 0
+        self._cut = False
+
+    def add(self, output: Any) -> bool:
+        """The next RequestOutput; True where the request must be aborted now, which is said once."""
+        self._last = output
+        new = output.outputs[0]
+        self._texts.append(new.text)
+        self._tokens += len(new.token_ids)
+        for position in new.logprobs or ():
+            # One entry is the chosen token's alone, which says nothing of how sure the model was.
+            if len(position) > 1:
+                self._confidence.add(token_confidence([entry.logprob for entry in position.values()]))
+        bar = self._request.cut_below
+        if self._cut or bar is None or output.finished or not self._confidence.below(bar):
+            return False
+        self._cut = True
+        return True
+
+    def completion(self) -> Completion:
+        if self._last is None:  # aborted before the engine had seen it: nothing was computed
+            prompt = len(self._request.prompt.token_ids)
+            return Completion("", prompt, prompt, 0, "abort")
+        best = self._last.outputs[0]
+        return Completion(
+            text="".join(self._texts),
+            prompt_tokens=len(self._last.prompt_token_ids or ()),
+            cached_prompt_tokens=self._last.num_cached_tokens or 0,
+            completion_tokens=self._tokens,
+            finish_reason="cut" if self._cut else best.finish_reason or "stop",
+            mean_logprob=(
+                best.cumulative_logprob / self._tokens if self._tokens and best.cumulative_logprob is not None else None
+            ),
+            min_group_confidence=self._confidence.lowest,
+        )

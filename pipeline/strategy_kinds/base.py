@@ -45,6 +45,11 @@ class StrategySection(Section):
         """Tokens it draws of completions that it means to go on with later; 0: it draws none."""
         return 0
 
+    @property
+    def groups(self) -> int:
+        """Tokens of a group below whose confidence it has completions cut; 0: it has none cut."""
+        return 0
+
 
 def known_rule(value: str | None) -> str | None:
     """The words of a stopping rule, or None, as they are. Raises ValueError for a rule that cannot be made."""

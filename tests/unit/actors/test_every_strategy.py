@@ -45,8 +45,11 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "arms": [{"name": "plain"}, {"name": "hot", "temperature": 1.5}],
     },
     "pandora": {"kind": "best_of_n", "score": "confidence", "stop": "pandora", "max_samples": 6},
+    "deep_conf": {"kind": "deep_conf", "warmup": 4, "keep": 50, "group": 3, "max_samples": 9},
 }
 """By a name of their own: the strategy section of a job whose verifier is called numeric."""
+# An engine that knows how sure it is: of what it says most often most.
+SAMPLING, MODEL = {"logprobs": 20}, {"options": {"confidences": [12.0, 9.0, 6.0]}}
 
 
 class Shuffled(ScriptedEngine):
@@ -71,7 +74,7 @@ class Closed(ScriptedEngine):
 
 def job(folder: Path, name: str, tokens: int = 1_000_000) -> JobSpec:
     folder.mkdir(exist_ok=True)
-    return make_job(folder, ROWS, strategy=STRATEGIES[name], budget={"tokens": tokens})
+    return make_job(folder, ROWS, strategy=STRATEGIES[name], budget={"tokens": tokens}, sampling=SAMPLING, model=MODEL)
 
 
 def decided(spec: JobSpec) -> dict[str, tuple]:
@@ -121,7 +124,9 @@ def test_the_section_is_a_strategy_that_travels(name):
     from actors.assembly import make_strategy
     from tests.factories import make_spec
 
-    spec = make_spec(strategy=STRATEGIES[name], verifiers=[{"kind": "numeric"}], dataset={"reference": "gold"})
+    spec = make_spec(
+        strategy=STRATEGIES[name], verifiers=[{"kind": "numeric"}], dataset={"reference": "gold"}, sampling=SAMPLING
+    )
     strategy = make_strategy(spec.strategy)
     assert pickle.loads(pickle.dumps(strategy)) == strategy
     assert (strategy.minimum, strategy.maximum) == (spec.strategy.least, spec.strategy.most)

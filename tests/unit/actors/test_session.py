@@ -176,6 +176,8 @@ def test_the_prompt_key_covers_what_shapes_a_sample():
         Draw(temperature=1.0, max_tokens=4),
         Draw(temperature=1.0, prefix="So"),
         Draw(temperature=1.0, cut_below=1.5),
+        Draw(temperature=1.0, group=8),
+        Draw(temperature=1.0, group=8, cut_below=1.5),
     ]
     large = [
         {"large": {"name": "one"}},
