@@ -9,6 +9,7 @@ from budgets.stopping import make_rule
 from pipeline.strategy_kinds.arms import ArmSpec
 from pipeline.strategy_spec import (
     AggregateSpec,
+    BehaviouralVoteSpec,
     BestOfNSpec,
     CascadeSpec,
     DeepConfSpec,
@@ -20,6 +21,7 @@ from pipeline.strategy_spec import (
 from strategies.aggregate import Aggregate
 from strategies.arms import Arm
 from strategies.base import Strategy
+from strategies.behavioural_vote import BehaviouralVote
 from strategies.best_of_n import BestOfN
 from strategies.cascade import Cascade, Stage
 from strategies.deep_conf import DeepConf
@@ -36,6 +38,8 @@ def make_strategy(spec: StrategySpec) -> Strategy:
         return BestOfN(**spec.model_dump(exclude={"kind"}))
     if isinstance(spec, DeepConfSpec):
         return DeepConf(**spec.model_dump(exclude={"kind"}))
+    if isinstance(spec, BehaviouralVoteSpec):
+        return BehaviouralVote(_self_consistency(spec.vote), **spec.model_dump(exclude={"kind", "vote"}))
     if isinstance(spec, CascadeSpec):
         return _cascade(spec)
     if isinstance(spec, DiversifiedSpec):

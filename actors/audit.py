@@ -84,9 +84,11 @@ class _AuditSession(Wrapped):
         self.samples += len(drawn)
         return drawn
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
         try:
-            return await super().verify(samples, verifier, value=_bid(value))
+            return await super().verify(samples, verifier, value=_bid(value), given=given)
         except BudgetDenied:
             self.refused = True
             raise

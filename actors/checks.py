@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from actors.desk import Check
-from actors.judge import Judge, said_by
+from actors.judge import Judge, said_of
 from budgets.cost import CostModel
 from budgets.value import ExpectedTokens
 from pipeline.errors import BudgetDenied, StrategyError
@@ -80,27 +80,29 @@ class Checks:
         return self._costs.get(verifier, ExpectedTokens()).mean(worst) if worst else 0.0
 
     async def verify(
-        self, samples: Sequence[Sample], verifier: str, value: float, seen: Sequence[Sample]
+        self, samples: Sequence[Sample], verifier: str, value: float, seen: Sequence[Sample], given: Sequence[str] = ()
     ) -> list[Verdict]:
         """See ``strategies.base.Session.verify``. ``seen``: samples of the question with what was said of them."""
-        known = [_standing(sample, verifier) for sample in samples]
+        item = dataclasses.replace(self._item, given=tuple(given)) if given else self._item
+        known = [_standing(sample, verifier, item.given_key) for sample in samples]
         asked = [sample for sample, verdict in zip(samples, known, strict=True) if verdict is None]
         if asked:
-            fresh = iter(await self._ask(asked, verifier, value, seen))
+            fresh = iter(await self._ask(item, asked, verifier, value, seen))
             known = [verdict if verdict is not None else next(fresh) for verdict in known]
         return [verdict for verdict in known if verdict is not None]
 
     async def _ask(
-        self, samples: Sequence[Sample], verifier: str, value: float, seen: Sequence[Sample]
+        self, item: Item, samples: Sequence[Sample], verifier: str, value: float, seen: Sequence[Sample]
     ) -> list[Verdict]:
         worst = self._worst(verifier)
 
         async def check() -> list[Verdict]:
             try:
-                verdicts = await self._terms.check(self._item, samples, verifier, seen)
+                verdicts = await self._terms.check(item, samples, verifier, seen)
             except asyncio.CancelledError:
                 # Nobody knows what it had cost by then: no more than this.
-                cut = Verdict(verifier, error=CHECK_CUT, tokens=self._terms.worst_of[verifier])
+                worst_of = self._terms.worst_of[verifier]
+                cut = Verdict(verifier, error=CHECK_CUT, tokens=worst_of, given=item.given_key)
                 self._keep(samples, [cut] * len(samples) if worst else [])
                 raise
             self._keep(samples, verdicts)
@@ -131,14 +133,15 @@ class Checks:
         return self._terms.cost.of_verdict(Verdict(verifier, tokens=tokens))
 
 
-def _standing(sample: Sample, verifier: str) -> Verdict | None:
-    verdict = said_by(sample, verifier)
+def _standing(sample: Sample, verifier: str, given: str | None) -> Verdict | None:
+    verdict = said_of(sample, verifier, given)
     return None if verdict is not None and verdict.error == CHECK_CUT else verdict
 
 
 def with_verdict(sample: Sample, verdict: Verdict) -> Sample:
-    """The sample with one more verdict; another by the same verifier is replaced."""
-    others = tuple(one for one in sample.verdicts if one.verifier != verdict.verifier)
+    """The sample with one more verdict, its last; another by the same verifier, given the same, is replaced."""
+    check = (verdict.verifier, verdict.given)
+    others = tuple(one for one in sample.verdicts if (one.verifier, one.given) != check)
     return dataclasses.replace(sample, verdicts=(*others, verdict))
 
 

@@ -52,7 +52,8 @@ class Judge(Protocol):
     async def check(
         self, item: Item, samples: Sequence[Sample], verifier: str, seen: Sequence[Sample] = ()
     ) -> list[Verdict]:
-        """What one verifier says of these samples of an open question. Raises StrategyError for a name it has not.
+        """What one verifier says of these samples of an open question, ``item.given`` in hand. Raises StrategyError for
+        a name it has not.
 
         What was said before, to us or to ``seen`` (samples with their verdicts), is said again at no cost; of samples
         that are checked as one, the first carries it.
@@ -129,10 +130,10 @@ class Panel:
     async def _column(self, at: int, item: Item, samples: Sequence[Sample], seen: Sequence[Sample]) -> list[Verdict]:
         column, known = self._columns[at], self._recall(item)[at]
         for sample in seen:
-            verdict = said_by(sample, column.name)
+            verdict = said_of(sample, column.name, item.given_key)
             if verdict is not None and verdict.score is not None:
-                known.setdefault(column.key(sample), _Said(verdict, _name(sample)))
-        keys = [column.key(sample) for sample in samples]
+                known.setdefault((item.given, column.key(sample)), _Said(verdict, _name(sample)))
+        keys = [(item.given, column.key(sample)) for sample in samples]
         first = dict(zip(reversed(keys), reversed(samples), strict=True))
         asked = [key for key in dict.fromkeys(keys) if key not in known]
         fresh: dict[Hashable, _Said] = {}
@@ -258,9 +259,11 @@ def column(spec: JobSpec, index: int, run: Run) -> Column:
 
 async def _run(column: Column, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
     try:
-        return await column.run(item, samples)
+        verdicts = await column.run(item, samples)
     except PonderError as error:
-        return [Verdict(column.name, error=str(error)[:MAX_ERROR]) for _ in samples]
+        verdicts = [Verdict(column.name, error=str(error)[:MAX_ERROR]) for _ in samples]
+    key = item.given_key
+    return verdicts if key is None else [dataclasses.replace(verdict, given=key) for verdict in verdicts]
 
 
 def _billed(said: _Said, sample: Sample) -> Verdict:
@@ -270,8 +273,14 @@ def _billed(said: _Said, sample: Sample) -> Verdict:
 
 
 def said_by(sample: Sample, verifier: str) -> Verdict | None:
-    """What was said of a sample by the verifier of that name."""
-    return next((verdict for verdict in sample.verdicts if verdict.verifier == verifier), None)
+    """What was said last of a sample by the verifier of that name, whatever it was given."""
+    return next((verdict for verdict in reversed(sample.verdicts) if verdict.verifier == verifier), None)
+
+
+def said_of(sample: Sample, verifier: str, given: str | None) -> Verdict | None:
+    """What was said of a sample by the verifier of that name where it was given this (``Item.given_key``)."""
+    said = (verdict for verdict in sample.verdicts if verdict.verifier == verifier and verdict.given == given)
+    return next(said, None)
 
 
 def _name(sample: Sample) -> tuple[str, int]:

@@ -141,12 +141,14 @@ class QuestionSession:
             self._cost_of(sample.model).add(self.terms.cost.of(sample))
         return samples
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
         """See ``strategies.base.Session.verify``."""
         own = {(sample.prompt_key, sample.sample_index): sample for sample in self.drawn}
         named = [own.get((sample.prompt_key, sample.sample_index), sample) for sample in samples]
         try:
-            verdicts = await self._checks.verify(named, verifier, value, self.drawn)
+            verdicts = await self._checks.verify(named, verifier, value, self.drawn, given)
         except BudgetDenied as denied:
             self.price = denied.price
             raise

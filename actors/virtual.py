@@ -11,18 +11,19 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from actors.station import SYNC_MIN_SECONDS, SYNC_SECONDS
 from actors.till import Till
-from actors.virtual_session import Terms, VirtualAsk, VirtualSession
+from actors.virtual_checks import Checking
+from actors.virtual_session import Terms, VirtualAsk, VirtualSession, refuse_other
 from actors.virtual_shard import Closed, VirtualShard, VirtualStore
 from budgets.market import Market
 from budgets.messages import MarketStatus, Reply, WorkerReport
 from budgets.value import ExpectedTokens
 from pipeline.errors import BudgetDenied, PonderError, StrategyError
 from pipeline.recording import Recording, Span
-from strategies.base import Solution, Strategy
+from strategies.base import Draw, Solution, Strategy
 
 SLOTS = 64
 """Samples a virtual engine runs at once: the default of ``model.max_num_seqs``."""
@@ -40,7 +41,7 @@ _STUCK = 10_000
 class VirtualJob:
     """What is replayed. ``strategy`` gives the strategy for a question with so many recorded samples; ``cost`` the
     units of the budget a sample of so many tokens takes, ``worst`` the most any takes; ``closed`` is told of each
-    answer, again after each generation."""
+    answer, again after each generation. ``asked`` raises for draws that the recording cannot answer."""
 
     recording: Recording
     spans: Sequence[Span]
@@ -52,6 +53,14 @@ class VirtualJob:
     closed: Callable[[Closed], None]
     slots: int = SLOTS
     open_questions: int = OPEN_QUESTIONS
+    checking: Checking = field(default_factory=Checking)
+    asked: Callable[[Draw], None] = refuse_other
+
+    def terms(
+        self, costs: ExpectedTokens, submit: Callable[[VirtualAsk], None], ready: Callable[[VirtualSession], None]
+    ) -> Terms:
+        """What the sessions of one worker share."""
+        return Terms(self.cost, self.worst, self.seed, costs, submit, ready, checking=self.checking, asked=self.asked)
 
 
 def run_market(job: VirtualJob, budget: int, workers: int = 1) -> MarketStatus:
@@ -82,7 +91,7 @@ def run_market(job: VirtualJob, budget: int, workers: int = 1) -> MarketStatus:
 
 def run_alone(job: VirtualJob) -> None:
     """Let every question decide by itself: its strategy over a pool that is all paid for. No market, no order."""
-    terms = Terms(job.cost, job.worst, job.seed, ExpectedTokens(), _nobody, _nobody)
+    terms = job.terms(ExpectedTokens(), _nobody, _nobody)
     for span in job.spans:
         columns = job.recording.read(span)
         order, starts = columns.draw_order(job.seed, job.repeat), columns.starts.tolist()
@@ -101,7 +110,7 @@ class VirtualWorker:
         self._job, self._store, self._life = job, store, life
         self._till = Till[VirtualAsk]()
         self._costs = ExpectedTokens()
-        self._terms = Terms(job.cost, job.worst, job.seed, self._costs, self._submit, self._ready_again)
+        self._terms = job.terms(self._costs, self._submit, self._ready_again)
         self._shards: dict[int, VirtualShard] = {}
         self._shard_of: dict[VirtualSession, VirtualShard] = {}
         self._largest_shard = max(span.stop - span.start for span in job.spans)
@@ -141,10 +150,10 @@ class VirtualWorker:
         return self._job.slots - len(self._running)
 
     def _land(self, ask: VirtualAsk) -> None:
-        used = self._job.cost(ask.tokens or 0)
-        self._till.wallet.settle(ask.worst, used)
-        self._costs.add(used)
-        ask.land(used)
+        self._till.wallet.settle(ask.worst, ask.cost)
+        if not ask.check:
+            self._costs.add(ask.cost)
+        ask.land(ask.cost)
         self._solve()
         self._pump()
 

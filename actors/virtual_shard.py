@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.virtual_session import Terms, VirtualSession
+from actors.virtual_session import Paid, Terms, VirtualSession
 from budgets.curve import DemandCurve
 from budgets.messages import ShardLease, ShardState
 from pipeline.recording import Columns
@@ -26,6 +26,8 @@ class VirtualStore:
         self.samples: NDArray[np.int32] = np.zeros(questions, dtype=np.int32)
         self.spent: NDArray[np.int64] = np.zeros(questions, dtype=np.int64)
         self.next_value: NDArray[np.float64] = np.full(questions, math.nan)
+        self.checked: dict[int, set[Paid]] = {}
+        """Checks paid for, of the questions that had any that cost."""
 
 
 class Closed(NamedTuple):
@@ -68,6 +70,7 @@ class VirtualShard:
                 terms,
                 paid=int(self._store.samples[first + number]),
                 min_value=self.lease.min_value,
+                checked=self._store.checked.get(first + number, set()),
             )
             for number in self._todo
         ]
@@ -78,6 +81,8 @@ class VirtualShard:
         self._store.samples[place] = session.drawn
         self._store.spent[place] = session.spent
         self._store.next_value[place] = solution.next_value
+        if session.checked:
+            self._store.checked[place] = session.checked
         self._finished_tokens += session.spent
         self.open -= 1
         if solution.next_value > 0:

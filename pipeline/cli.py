@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipeline.compare_command import compare
 from pipeline.errors import PonderError, RunFailed, UsageError
 from pipeline.replay_command import replay
 from pipeline.verify_command import verify
@@ -229,6 +230,7 @@ def submit(job: str, overrides: tuple[str, ...], output: str | None, address: st
 
 
 main.add_command(replay)
+main.add_command(compare)
 main.add_command(verify)
 
 

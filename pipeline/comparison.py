@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class Measured:
     """What one strategy gave at one budget, a number a question; arrays of one comparison align.
 
     ``correct`` in [0, 1] (a mean over repeats where there are several); ``generation`` and ``verification``: tokens.
@@ -63,13 +63,13 @@ class Difference(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Tokens a question to reach an accuracy; None: not reached, at either end of the interval too.
+    """What a question costs at an accuracy; None: not reached, at either end of the interval too.
 
     ``at_most``: the cheapest budget reached it already, so it may cost less. ``reached``: share of resampled question
     sets on which it is reached at all.
     """
 
-    tokens: float | None
+    cost: float | None
     interval: tuple[float | None, float | None]
     at_most: bool
     reached: float
@@ -109,37 +109,31 @@ class Resamples:
         p, test = paired_p(apart, self._seed)
         return Difference(float(apart.mean()), _interval(self.means(apart)[:, 0]), p, test)
 
-    def reach(self, outcomes: Sequence[Outcomes], accuracy: float) -> Reach:
-        """What one strategy needs to reach ``accuracy``; ``outcomes``: its budgets. See ``cost_to_reach``."""
-        right, tokens = [one.correct for one in outcomes], [one.tokens for one in outcomes]
-        cost = cost_to_reach([float(one.mean()) for one in tokens], [float(one.mean()) for one in right], accuracy)
-        means = self.means(*tokens, *right)
-        many = len(outcomes)
-        costs = np.array([cost_to_reach(row[:many], row[many:], accuracy).tokens for row in means])
+    def reach(self, correct: Sequence[Floats], costs: Sequence[Floats], accuracy: float) -> Reach:
+        """What one strategy needs to reach ``accuracy``; both by its budgets. See ``cost_to_reach``."""
+        many = len(costs)
+        cost = cost_to_reach([float(one.mean()) for one in costs], [float(one.mean()) for one in correct], accuracy)
+        means = self.means(*costs, *correct)
+        found = np.array([cost_to_reach(row[:many], row[many:], accuracy).amount for row in means])
         # The interval's ends are costs that were met: between a cost and infinity there is nothing to interpolate.
-        low, high = np.quantile(costs, [0.025, 0.975], method="nearest")
-        return Reach(
-            _finite(cost.tokens),
-            (_finite(float(low)), _finite(float(high))),
-            cost.at_most,
-            float(np.isfinite(costs).mean()),
-        )
+        low, high = (_finite(float(end)) for end in np.quantile(found, [0.025, 0.975], method="nearest"))
+        return Reach(_finite(cost.amount), (low, high), cost.at_most, float(np.isfinite(found).mean()))
 
 
 class Cost(NamedTuple):
-    """Tokens a question, infinite where an accuracy is not reached; see ``Reach.at_most``."""
+    """What a question costs, infinite where an accuracy is not reached; see ``Reach.at_most``."""
 
-    tokens: float
+    amount: float
     at_most: bool
 
 
-def cost_to_reach(tokens: Sequence[float] | Floats, accuracy: Sequence[float] | Floats, wanted: float) -> Cost:
+def cost_to_reach(costs: Sequence[float] | Floats, accuracy: Sequence[float] | Floats, wanted: float) -> Cost:
     """Read off the monotone frontier: the best accuracy at a cost or below, straight between measured points.
 
     Nothing is read beyond what was measured: not below the cheapest point, not above the best.
     """
-    order = np.lexsort((-np.asarray(accuracy), np.asarray(tokens)))
-    cost, best = np.asarray(tokens, dtype=float)[order], np.maximum.accumulate(np.asarray(accuracy, dtype=float)[order])
+    order = np.lexsort((-np.asarray(accuracy), np.asarray(costs)))
+    cost, best = np.asarray(costs, dtype=float)[order], np.maximum.accumulate(np.asarray(accuracy, dtype=float)[order])
     there = np.flatnonzero(best >= wanted - _CLOSE)
     if not len(there):
         return Cost(math.inf, False)

@@ -216,7 +216,7 @@ def _shm(machine: Machine) -> Check:
 def _sandbox(machine: Machine) -> Check:
     if machine.sandbox is None:
         return Check("bubblewrap", Level.OK, "installed and permitted")
-    return Check("bubblewrap", Level.WARN, "verifiers of kind programs refuse to run", machine.sandbox)
+    return Check("bubblewrap", Level.WARN, "verifiers of kind programs and behaviour refuse to run", machine.sandbox)
 
 
 def _at_least(name: str, value: int, floor: int, found: str, mend: str) -> Check:

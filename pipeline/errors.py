@@ -4,6 +4,7 @@
     ├── UsageError            the job file, an argument or the input is wrong: exit code 2, nothing was spent
     │   ├── SpecError         a field of the job file
     │   ├── SourceError       the dataset cannot be read, or breaks its promises (duplicate ids, no rows)
+    │   ├── Unrecorded        recorded samples do not hold what a strategy asks for
     │   └── RunMismatch       the output directory holds another run
     ├── StoreRefused          the run directory cannot be used with these credentials or this bucket: usage and store
     ├── StoreError            a write or read of the run directory failed: the run stops, nothing is half-committed
@@ -39,6 +40,12 @@ class SpecError(UsageError):
 
 class SourceError(UsageError):
     """The dataset cannot be read or breaks a promise the run needs (unique ids, at least one row)."""
+
+    boundary = "source"
+
+
+class Unrecorded(UsageError):
+    """A strategy asks recorded samples for something that was not recorded. The message names it."""
 
     boundary = "source"
 

@@ -6,7 +6,7 @@ Pure but for the file it draws. matplotlib is loaded only to draw, with a backen
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +40,7 @@ def table(results: Sequence[Result]) -> str:
                 _reasons(result),
             )
         )
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    left = {0, len(widths) - 1}
-    rows = [
-        "  ".join(
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    rows = [aligned(lines, left={0, len(lines[0]) - 1})]
     first = results[0]
     pool = f"{first.pool_min}" if first.pool_min == first.pool_max else f"{first.pool_min}–{first.pool_max}"
     rows.append(
@@ -56,6 +48,18 @@ def table(results: Sequence[Result]) -> str:
         f"{first.evidence}; ± half a 95% interval over questions; agreement is with the vote of the whole pool"
     )
     return "\n".join(rows)
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Collection[int]) -> str:
+    """Cells in columns, to the right but for the columns ``left``."""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def drawable(path: str) -> None:
@@ -136,8 +140,8 @@ def _plot(axis: Any, name: str, series: list[Result], cost: Cost, graded: bool, 
     axis.errorbar(
         [x for x, _, _, _ in points],
         [100 * y for _, _, y, _ in points],
-        xerr=_reach([(x, ends) for x, ends, _, _ in points], 1),
-        yerr=_reach([(y, ends) for _, _, y, ends in points], 100),
+        xerr=reach([(x, ends) for x, ends, _, _ in points], 1),
+        yerr=reach([(y, ends) for _, _, y, ends in points], 100),
         marker="o",
         markersize=4,
         linestyle="-" if len(points) > 1 else "none",
@@ -151,7 +155,8 @@ def _plot(axis: Any, name: str, series: list[Result], cost: Cost, graded: bool, 
     )
 
 
-def _reach(points: Sequence[tuple[float, Interval]], scale: float) -> list[list[float]]:
+def reach(points: Sequence[tuple[float, Interval]], scale: float) -> list[list[float]]:
+    """Intervals as matplotlib's error bars take them: below and above each point."""
     return [
         [scale * max(0.0, middle - low) for middle, (low, _) in points],
         [scale * max(0.0, high - middle) for middle, (_, high) in points],

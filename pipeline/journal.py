@@ -30,6 +30,8 @@ from pipeline.records import Decided, Judged, Sample, Verdict, columns_of, from_
 
 T = TypeVar("T")
 K = TypeVar("K")
+Said = dict[tuple[str, str | None], Verdict]
+"""Verdicts on one sample by verifier and what it was given."""
 
 READERS = 16
 """Objects read at once: enough to hide an object store's latency, few enough for a worker's memory."""
@@ -79,7 +81,7 @@ class Journal:
         that were journalled.
 
         Where one was paid for more than once, the first by (attempt, writer) stands: the same for every reader. Of
-        verdicts of one verifier the first that has a score stands.
+        verdicts of one verifier, given the same, the first that has a score stands.
         """
         listed = self._files.list(_folder(shard_id))
         paths = [path for path in listed if _SAMPLES.fullmatch(path)]
@@ -146,17 +148,18 @@ class Journal:
     def _read_table(self, path: str) -> Any:
         return decode(self._files, path)
 
-    def _read_verdicts(self, paths: Sequence[str]) -> dict[tuple[str, str, int], dict[str, Verdict]]:
-        """(item_id, prompt_key, sample_index) → verifier → verdict."""
-        found: dict[tuple[str, str, int], dict[str, Verdict]] = {}
+    def _read_verdicts(self, paths: Sequence[str]) -> dict[tuple[str, str, int], Said]:
+        """(item_id, prompt_key, sample_index) → what was said."""
+        found: dict[tuple[str, str, int], Said] = {}
         for table in in_parallel(self._read_table, sorted(paths)):
             for row in table.to_pylist():
                 record = from_row(Judged, row)
                 said = found.setdefault((record.item_id, record.prompt_key, record.sample_index), {})
                 for verdict in record.verdicts:
-                    known = said.get(verdict.verifier)
+                    check = (verdict.verifier, verdict.given)
+                    known = said.get(check)
                     if known is None or (known.score is None and verdict.score is not None):
-                        said[verdict.verifier] = verdict
+                        said[check] = verdict
         return found
 
     def _verifying_in(self, path: str) -> Usage:
@@ -266,7 +269,7 @@ def checked(writer: str) -> str:
     return writer
 
 
-def _with_verdicts(sample: Sample, said: dict[tuple[str, str, int], dict[str, Verdict]]) -> Sample:
+def _with_verdicts(sample: Sample, said: dict[tuple[str, str, int], Said]) -> Sample:
     verdicts = said.get((sample.item_id, sample.prompt_key, sample.sample_index))
     return sample if verdicts is None else replace(sample, verdicts=tuple(verdicts.values()))
 

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
-from pipeline.recording_parts import FilePart, Part, checked_columns, find_parts
+from pipeline.recording_parts import ANSWERS, FilePart, Part, Wanted, checked_columns, find_parts
 from pipeline.recording_scan import Index, scan
+from pipeline.records import Verdict
 from pipeline.spec import AnswerSpec
 
 _CACHED_PARTS = 2
@@ -48,8 +49,9 @@ class Columns:
     """Questions ``[first, first + len(item_ids))``; question i has rows ``starts[i]:starts[i + 1]`` of every array.
 
     ``answer`` holds places in ``answers``, -1 where nothing parsed. ``tokens``, ``mean_logprob`` (nats a token),
-    ``confidence`` (DeepConf's lowest group), ``score`` in [0, 1] and ``text`` are None where they were not recorded;
-    single values that are missing are NaN.
+    ``confidence`` (DeepConf's lowest group), ``score`` in [0, 1], ``text``, ``token_confidence`` (an Arrow array of
+    lists, a number a token) and ``verdicts`` (by the verifier's name) are None where they were not recorded, or not
+    wanted; single values that are missing are NaN.
     """
 
     first: int
@@ -65,6 +67,8 @@ class Columns:
     score: NDArray[np.float64] | None
     text: list[str | None] | None
     finish_reason: list[str | None] | None
+    token_confidence: Any = None
+    verdicts: list[dict[str, Verdict]] | None = None
 
     def draw_order(self, seed: int, repeat: int) -> NDArray[np.int64]:
         """Rows in the order they are drawn, question by question: a permutation within each question.
@@ -79,10 +83,11 @@ class Columns:
         order: NDArray[np.int64] = np.lexsort((keys, np.repeat(np.arange(len(lengths)), lengths)))
         return order
 
-    def row_of(self, question: int, sample_index: int) -> int | None:
-        """The row of a question's sample, or None where it was not recorded."""
+    def row_of(self, question: int, sample_index: int, backwards: bool = False) -> int | None:
+        """The row of a question's sample, or None where it was not recorded. ``backwards``: counted from the last."""
         low, high = int(self.starts[question]), int(self.starts[question + 1])
-        found = np.flatnonzero(self.sample_index[low:high] == sample_index)
+        own = self.sample_index[low:high]
+        found = np.flatnonzero(own == (own.max() - sample_index if backwards else sample_index))
         return low + int(found[0]) if len(found) else None
 
 
@@ -97,16 +102,16 @@ class Recording:
         self._tables: OrderedDict[int, Any] = OrderedDict()
 
     @classmethod
-    def open(cls, source: str, columns: Mapping[str, str] | None = None, text: bool = False) -> Recording:
+    def open(cls, source: str, columns: Mapping[str, str] | None = None, wanted: Wanted = ANSWERS) -> Recording:
         """Look through a Parquet file, a glob or a run's directory once.
 
-        ``columns``: role → column (``recording_parts.ROLES``) where names differ; ``text``: completions are read too.
+        ``columns``: role → column (``recording_parts.ROLES``) where names differ; ``wanted``: what else is read.
 
         Raises:
             SourceError: it cannot be read, a column is missing, or it contradicts itself.
             UsageError: the source or a role is unknown.
         """
-        found = find_parts(source, checked_columns(columns or {}), text)
+        found = find_parts(source, checked_columns(columns or {}), wanted)
         with ExitStack() as owned:
             parts = found.parts
             index = scan(source, parts)
@@ -219,7 +224,14 @@ def _columns(first: int, table: Any, starts: NDArray[np.int64]) -> Columns:
         score=numbers("score", np.float64),
         text=table["text"].to_pylist() if "text" in names else None,
         finish_reason=table["finish_reason"].to_pylist() if "finish_reason" in names else None,
+        token_confidence=table["token_confidence"].combine_chunks() if "token_confidence" in names else None,
+        verdicts=[_by_verifier(said) for said in table["verdicts"].to_pylist()] if "verdicts" in names else None,
     )
+
+
+def _by_verifier(said: list[dict[str, Any]] | None) -> dict[str, Verdict]:
+    verdicts = (Verdict(one["verifier"], one["score"], one["error"], one["tokens"] or 0) for one in said or () if one)
+    return {verdict.verifier: verdict for verdict in verdicts}
 
 
 def _coded(column: Any) -> tuple[NDArray[np.int32], list[str]]:

@@ -22,10 +22,26 @@ from pipeline.spec import AnswerSpec, parse
 REQUIRED = ("item_id", "sample_index", "answer")
 ROLES = (
     *REQUIRED, "reference", "completion_tokens", "mean_logprob", "sum_logprob", "token_logprobs",
-    "min_group_confidence", "score", "text", "finish_reason",
+    "token_confidence", "min_group_confidence", "score", "text", "finish_reason", "temperature", "verdicts",
 )  # fmt: skip
 """What a column can mean. Each is read from the column of its own name where ``--columns`` names no other."""
-_NUMBERS = ("completion_tokens", "mean_logprob", "sum_logprob", "min_group_confidence", "score")
+_NUMBERS = ("completion_tokens", "mean_logprob", "sum_logprob", "min_group_confidence", "score", "temperature")
+_VERDICT = {"verifier", "score", "error", "tokens"}
+"""Fields of the structs in a column of verdicts, as runs write them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read besides answers and their numbers: completions and their tokens' confidences (``text``),
+    ``verdicts``; ``greedy``: of a recording with temperatures the samples at 0 alone (True), those above it (False), or
+    all of them (None)."""
+
+    text: bool = False
+    verdicts: bool = False
+    greedy: bool | None = None
+
+
+ANSWERS = Wanted()
 
 
 class Part(Protocol):
@@ -38,7 +54,10 @@ class Part(Protocol):
 
     def read(self) -> Any:
         """A ``pyarrow.Table`` of the columns that are there: item_id, answer, reference, text: string; sample_index,
-        completion_tokens: int64; mean_logprob, min_group_confidence, score: double. Raises SourceError."""
+        completion_tokens: int64; mean_logprob, min_group_confidence, score: double; token_confidence: list of double;
+        verdicts: list of structs.
+
+        Raises SourceError."""
         ...
 
 
@@ -72,7 +91,7 @@ def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
     return dict(columns)
 
 
-def find_parts(source: str, columns: Mapping[str, str], text: bool = False) -> Parts:
+def find_parts(source: str, columns: Mapping[str, str], wanted: Wanted) -> Parts:
     """The parts of a Parquet file, a glob of them (local or ``s3://``) or a run's directory.
 
     ``text``: read completions too; they are most of a recording's bytes.
@@ -82,7 +101,7 @@ def find_parts(source: str, columns: Mapping[str, str], text: bool = False) -> P
         UsageError: a directory that holds no run.
     """
     if not source.lower().endswith(".parquet") and not any(sign in source for sign in "*?["):
-        return _run_parts(source, columns, text)
+        return _run_parts(source, columns, wanted)
     with _said(source):
         paths = find_files(source)
     parts: list[Part] = []
@@ -90,25 +109,26 @@ def find_parts(source: str, columns: Mapping[str, str], text: bool = False) -> P
         if not path.lower().endswith(".parquet"):
             raise SourceError(f"{path}: recorded samples are read from Parquet; convert the file, or narrow the glob")
         with _parquet(path) as file:
-            names = _resolved(path, file.schema_arrow.names, columns, text)
+            names = _resolved(path, file.schema_arrow, columns, wanted)
             groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        parts += [FilePart(path, group, rows, names) for group, rows in enumerate(groups) if rows]
+        parts += [FilePart(path, group, rows, names, wanted.greedy) for group, rows in enumerate(groups) if rows]
     return Parts(source, tuple(parts), None)
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One row group of one Parquet file. ``names``: role → column, of those the file has."""
+    """One row group of one Parquet file. ``names``: role → column, of those it has. ``greedy``: see ``Wanted``."""
 
     path: str
     group: int
     rows: int
     names: Mapping[str, str]
+    greedy: bool | None = None
 
     def read(self) -> Any:
         with _parquet(self.path) as file:
             table = file.read_row_group(self.group, columns=sorted(set(self.names.values())), use_threads=False)
-            return by_role(table, self.names, self.path)
+            return by_role(table, self.names, self.path, self.greedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +170,9 @@ def _one_way(table: Any) -> Any:
     return table.filter(pa.array([most[item_id] == key for item_id, key in pairs]))
 
 
-def _run_parts(url: str, columns: Mapping[str, str], text: bool) -> Parts:
+def _run_parts(url: str, columns: Mapping[str, str], wanted: Wanted) -> Parts:
+    if wanted.greedy:
+        raise SourceError(f"{url}: a run does not say at which temperature a sample was drawn")
     if columns:
         raise UsageError(f"--columns: {url} is read as a run, whose columns are known; leave --columns out")
     try:
@@ -165,15 +187,16 @@ def _run_parts(url: str, columns: Mapping[str, str], text: bool) -> Parts:
             continue
         path = f"{run.store.url}/{commit.files['samples']}"
         with _parquet(path) as file:
-            names = _resolved(path, file.schema_arrow.names, {}, text)
+            names = _resolved(path, file.schema_arrow, {}, wanted)
         parts.append(RunPart(run, shard_id, path, commit.rows["samples"], names))
     if not parts:
         raise SourceError(f"{url}: the run has no committed samples yet; let it go on with `ponder run`")
     return Parts(url, tuple(parts), parse(run.info.job).answer)
 
 
-def _resolved(path: str, names: list[str], columns: Mapping[str, str], text: bool) -> dict[str, str]:
+def _resolved(path: str, schema: Any, columns: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
     """Role → column, for what the file has and replay reads."""
+    names: list[str] = schema.names
     found: dict[str, str] = {}
     for role in ROLES:
         column = columns.get(role, role)
@@ -183,8 +206,15 @@ def _resolved(path: str, names: list[str], columns: Mapping[str, str], text: boo
             mend = f"--columns {role}=…" if role not in columns else "mend --columns"
             there = ", ".join(names)
             raise SourceError(f"{path} has no column {column!r} for {role}; {mend}. The columns there are: {there}")
-    if not text:
+    if not wanted.text:
         found.pop("text", None)
+        found.pop("token_confidence", None)
+    if not wanted.verdicts or not _holds_verdicts(schema, found.get("verdicts")):
+        found.pop("verdicts", None)
+    if wanted.greedy is None:
+        found.pop("temperature", None)
+    elif wanted.greedy and "temperature" not in found:
+        raise SourceError(f"{path} has no column 'temperature'; name it by --columns temperature=…")
     if "mean_logprob" in found:
         # One log-probability a sample is enough, and the mean is what needs no other column.
         found.pop("sum_logprob", None)
@@ -198,8 +228,22 @@ def _resolved(path: str, names: list[str], columns: Mapping[str, str], text: boo
     return found
 
 
-def by_role(table: Any, names: Mapping[str, str], path: str) -> Any:
-    """``table`` with its columns named and typed by role, without samples that were cut. See ``Part.read``."""
+def _holds_verdicts(schema: Any, column: str | None) -> bool:
+    """Whether a column is a list of verdicts as runs write them; one of that name may be anything."""
+    import pyarrow as pa
+
+    if column is None:
+        return False
+    kind = schema.field(column).type
+    inner = kind.value_type if pa.types.is_list(kind) else None
+    return inner is not None and pa.types.is_struct(inner) and {field.name for field in inner} >= _VERDICT
+
+
+def by_role(table: Any, names: Mapping[str, str], path: str, greedy: bool | None = None) -> Any:
+    """``table`` with its columns named and typed by role, without samples that were cut. See ``Part.read``.
+
+    ``greedy``: see ``Wanted``; a sample of unknown temperature was drawn above 0.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -215,6 +259,10 @@ def by_role(table: Any, names: Mapping[str, str], path: str) -> Any:
                 columns[role] = column.cast(pa.float64())
             elif role == "token_logprobs":
                 columns["mean_logprob"] = _means(column)
+            elif role == "token_confidence":
+                columns[role] = column.cast(pa.list_(pa.float64()))
+            elif role == "verdicts":
+                columns[role] = column
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise SourceError(
                 f"{path}: column {name!r} cannot be read as {role}: {error}; convert it, or name another by --columns"
@@ -227,13 +275,17 @@ def by_role(table: Any, names: Mapping[str, str], path: str) -> Any:
         columns["mean_logprob"] = pc.divide(columns.pop("sum_logprob"), tokens)
     if "completion_tokens" in columns:
         columns["completion_tokens"] = _whole(columns["completion_tokens"], names["completion_tokens"], path)
-    finish = columns.pop("finish_reason", None)
+    finish, heat = columns.pop("finish_reason", None), columns.pop("temperature", None)
     found = pa.table(columns)
-    if finish is None:
-        return found
-    if "text" in found.column_names:
-        found = found.append_column("finish_reason", finish)
-    return found.filter(pc.invert(pc.is_in(finish, value_set=pa.array(CUT))))
+    kept = pa.chunked_array([pa.array([True] * found.num_rows)])
+    if heat is not None:
+        cold = pc.fill_null(pc.equal(heat, 0.0), False)
+        kept = cold if greedy else pc.invert(cold)
+    if finish is not None:
+        kept = pc.and_(kept, pc.invert(pc.is_in(finish, value_set=pa.array(CUT))))
+        if "text" in found.column_names:
+            found = found.append_column("finish_reason", finish)
+    return found if finish is None and heat is None else found.filter(kept)
 
 
 def _text(column: Any) -> Any:

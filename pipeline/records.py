@@ -9,6 +9,8 @@ vllm nor ray.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -45,7 +47,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. Exactly one of ``prompt`` and ``messages`` is set. ``stakes`` ≥ 0 multiplies its value."""
+    """One question. Exactly one of ``prompt`` and ``messages`` is set. ``stakes`` ≥ 0 multiplies its value.
+
+    ``given``: what a strategy hands a verifier beside the row, texts in the verifier's own words (tests a model wrote).
+    """
 
     item_id: str
     prompt: str | None = None
@@ -53,6 +58,14 @@ class Item:
     reference: str | None = None
     stakes: float = 1.0
     payload: str = "{}"
+    given: tuple[str, ...] = ()
+
+    @property
+    def given_key(self) -> str | None:
+        """A hash of ``given`` that fits in a column; None where nothing is."""
+        if not self.given:
+            return None
+        return hashlib.sha256(json.dumps(self.given).encode()).hexdigest()[:16]
 
 
 CUT = ("abort", "cut", "interrupted")
@@ -61,13 +74,17 @@ CUT = ("abort", "cut", "interrupted")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one verifier says of one sample: ``score`` in [0, 1], or None with ``error``. ``tokens``: what it cost."""
+    """What one verifier says of one sample: ``score`` in [0, 1], or None with ``error``. ``tokens``: what it cost.
+
+    ``given``: the key of what it was given beside the row (``Item.given_key``); another key is another check.
+    """
 
     verifier: str
     score: float | None = None
     error: str | None = None
     tokens: int = 0
     detail: str | None = None
+    given: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pipeline.recording import Recording
 from pipeline.records import StopReason
 from pipeline.replay_grading import Grader
 from pipeline.replay_intervals import Interval, means_of
+from pipeline.spec import AnswerSpec
 from strategies.base import Strategy
 from strategies.self_consistency import SelfConsistency
 
@@ -156,11 +157,13 @@ def parse_rule(text: str) -> StoppingRule | None:
 class Outcomes:
     """What one question gave, by question of the recording: means over repeats. Made for paired comparisons.
 
-    ``correct`` is NaN where nothing tells. ``reasons``: how often each ``StopReason`` was given, over all repeats.
+    ``tokens``: completion tokens; ``verification``: tokens of checks. ``correct`` is NaN where nothing tells.
+    ``reasons``: how often each ``StopReason`` was given, over all repeats.
     """
 
     samples: NDArray[np.float64]
     tokens: NDArray[np.float64]
+    verification: NDArray[np.float64]
     correct: NDArray[np.float64]
     agrees: NDArray[np.float64]
     reasons: dict[StopReason, int]
@@ -179,31 +182,52 @@ def outcomes(recording: Recording, question: Question, settings: Settings) -> Ou
         UsageError: a token budget over a recording without tokens.
         SourceError: the recording cannot be read any more.
     """
+    job = virtual_job(recording, _strategies(question, settings), question.in_tokens, settings)
+    return play(job, recording.answer, question.budget, settings)
+
+
+def virtual_job(
+    recording: Recording, strategy: Callable[[int], Strategy], in_tokens: bool, settings: Settings
+) -> VirtualJob:
+    """What is to be played: ``strategy`` by the size of a question's pool, a budget counted in tokens or in samples.
+
+    Raises:
+        UsageError: a token budget over a recording without tokens.
+    """
     count = recording.questions
-    if question.in_tokens and recording.largest is None:
+    if in_tokens and recording.largest is None:
         raise UsageError(f"--budget-tokens: {recording.name} has no completion_tokens; name their column by --columns")
-    shards = settings.shards or -(-count // SHARD_SIZE)
-    sheet = _Sheet(recording)
     job = VirtualJob(
         recording=recording,
-        spans=recording.spans(shards),
-        strategy=_strategies(question, settings),
-        cost=_tokens if question.in_tokens else _one,
-        worst=max(1, recording.largest or 1) if question.in_tokens else 1,
+        spans=recording.spans(settings.shards or -(-count // SHARD_SIZE)),
+        strategy=strategy,
+        cost=_tokens if in_tokens else _one,
+        worst=max(1, recording.largest or 1) if in_tokens else 1,
         seed=settings.seed,
         repeat=0,
-        closed=sheet.closed,
+        closed=_unheard,
         slots=settings.slots or max(1, min(SLOTS, count // (QUESTIONS_A_SLOT * settings.workers))),
     )
-    if settings.open_questions is not None:
-        job = replace(job, open_questions=settings.open_questions)
-    for repeat in range(settings.repeats):
-        if question.budget is None:
-            run_alone(replace(job, repeat=repeat))
-        else:
-            run_market(replace(job, repeat=repeat), max(1, math.floor(question.budget * count)), settings.workers)
-        sheet.fold()
-    sheet.close()
+    return job if settings.open_questions is None else replace(job, open_questions=settings.open_questions)
+
+
+def play(job: VirtualJob, answer: AnswerSpec | None, budget: float | None, settings: Settings) -> Outcomes:
+    """Play ``job`` in every order; ``budget``: the mean a question may take; None: each question decides by itself.
+
+    ``answer``: how answers are compared; see ``pipeline.replay_grading``.
+    """
+    count = job.recording.questions
+    sheet = _Sheet(count, answer)
+    try:
+        for repeat in range(settings.repeats):
+            turn = replace(job, repeat=repeat, closed=sheet.closed)
+            if budget is None:
+                run_alone(turn)
+            else:
+                run_market(turn, max(1, math.floor(budget * count)), settings.workers)
+            sheet.fold()
+    finally:
+        sheet.close()
     return sheet.outcomes(len(job.spans))
 
 
@@ -238,6 +262,10 @@ def summarise(recording: Recording, question: Question, settings: Settings, foun
     )
 
 
+def _unheard(_: Closed) -> None:
+    """Nobody listens before a job is played."""
+
+
 def _tokens(tokens: int) -> int:
     return tokens
 
@@ -263,11 +291,10 @@ def _strategies(question: Question, settings: Settings) -> Callable[[int], Strat
 class _Sheet:
     """Outcomes by question: those of the repeat in hand, and their sums over the repeats before it."""
 
-    def __init__(self, recording: Recording) -> None:
-        self._grader = Grader(recording.answer)
-        count = recording.questions
-        self._now: NDArray[np.float64] = np.zeros((count, 4))
-        self._sum: NDArray[np.float64] = np.zeros((count, 4))
+    def __init__(self, count: int, answer: AnswerSpec | None) -> None:
+        self._grader = Grader(answer)
+        self._now: NDArray[np.float64] = np.zeros((count, 5))
+        self._sum: NDArray[np.float64] = np.zeros((count, 5))
         self._reason: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         self._reasons: NDArray[np.int64] = np.zeros(len(_REASONS), dtype=np.int64)
         self._folds = 0
@@ -275,8 +302,8 @@ class _Sheet:
     def closed(self, closed: Closed) -> None:
         """Note an answer; a later generation of the same question replaces it."""
         place = closed.columns.first + closed.number
-        grade = self._grader.grade(closed)
-        self._now[place] = (closed.session.drawn, closed.session.tokens, grade.correct, grade.agrees)
+        grade, session = self._grader.grade(closed), closed.session
+        self._now[place] = (session.drawn, session.tokens, session.verification, grade.correct, grade.agrees)
         self._reason[place] = _REASONS.index(closed.solution.stop_reason)
 
     def fold(self) -> None:
@@ -291,6 +318,6 @@ class _Sheet:
 
     def outcomes(self, shards: int) -> Outcomes:
         """Means over the repeats folded so far."""
-        samples, tokens, correct, agrees = self._sum.T / self._folds
         reasons = {reason: int(count) for reason, count in zip(_REASONS, self._reasons, strict=True)}
-        return Outcomes(samples, tokens, correct, agrees, reasons, shards)
+        samples, tokens, verification, correct, agrees = self._sum.T / self._folds
+        return Outcomes(samples, tokens, verification, correct, agrees, reasons, shards)

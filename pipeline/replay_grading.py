@@ -47,12 +47,16 @@ class Grader:
         best = closed.solution.best
         correct: float | None = None
         if reference is not None:
-            correct = self._equal(closed.solution.answer, reference)
+            correct = self.correct(closed.solution.answer, reference)
         elif best is not None and best.verdicts:
             correct = best.verdicts[0].score
         elif closed.columns.score is not None:
             correct = 0.0
         return Grade(math.nan if correct is None else correct, _agrees(closed))
+
+    def correct(self, answer: str | None, reference: str) -> float | None:
+        """1.0 where the answer is the reference, 0.0 where not; None where nothing could tell."""
+        return self._equal(answer, reference)
 
     def close(self) -> None:
         """End the comparison's helper processes. Idempotent."""

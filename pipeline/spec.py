@@ -204,6 +204,9 @@ class JobSpec(Section):
         if unknown:
             names = ", ".join(known) or "none"
             raise ValueError(f"strategy: no verifier is called {unknown[0]!r}; the job has: {names}")
+        problem = _unwatched(self)
+        if problem is not None:
+            raise ValueError(f"strategy: {problem}")
         unknown = sorted(set(self.budget.price.verifiers).difference(known))
         if unknown:
             names = ", ".join(known) or "none"
@@ -211,12 +214,27 @@ class JobSpec(Section):
         return self
 
 
+JOB_FILE = "the job file"
 _MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def field_of(model: str) -> str:
     """The section of the job that describes a model; empty: the main one's."""
     return f"models.{model}" if model else "model"
+
+
+def _unwatched(spec: JobSpec) -> str | None:
+    """Why the verifier that a strategy has watch its samples cannot, or None."""
+    watching = next((one for one in spec.verifiers if label_of(one) == spec.strategy.watches), None)
+    if watching is None:
+        return None
+    if getattr(watching, "kind", None) != "behaviour":
+        return f"it votes by what a verifier of kind behaviour tells; {label_of(watching)!r} is of another kind"
+    if spec.strategy.hands_over and getattr(watching, "style", None) != "source":
+        return f"it hands inputs a model wrote to {label_of(watching)!r}, which takes them with style source"
+    if not spec.strategy.hands_over and getattr(watching, "inputs_column", None) is None:
+        return f"nobody gives {label_of(watching)!r} inputs: set its inputs_column, or strategy.generate"
+    return None
 
 
 def _is_gym(dataset: DatasetSpec) -> bool:
@@ -229,23 +247,29 @@ def load(path: str | Path, overrides: list[str] | None = None, output: str | Non
     Raises:
         SpecError: the file is unreadable, no YAML mapping, or a field is wrong.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"cannot read the job file {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"the job file {path} is not UTF-8 text") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"the job file {path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise SpecError(f"the job file {path} must be a mapping with dataset, budget and output")
+    raw = read_mapping(path, JOB_FILE, "dataset, budget and output")
     for override in overrides or []:
-        _apply(raw, override)
+        apply_override(raw, override)
     if output is not None:
         raw["output"] = output
     return parse(raw)
+
+
+def read_mapping(path: str | Path, what: str, fields: str) -> dict[str, Any]:
+    """The YAML mapping in a file; ``what`` it is, and the ``fields`` it should have, for messages. Raises SpecError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"cannot read {what} {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{what} {path} is not UTF-8 text") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{what} {path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise SpecError(f"{what} {path} must be a mapping with {fields}")
+    return raw
 
 
 def parse(raw: dict[str, Any]) -> JobSpec:
@@ -253,10 +277,11 @@ def parse(raw: dict[str, Any]) -> JobSpec:
     try:
         return JobSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(_explain(error)) from None
+        raise SpecError(explain(error)) from None
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set a field of a job that is not checked yet: ``a.b=value``, its value read as YAML. Raises SpecError."""
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
         raise SpecError(f"--set {override!r}: write it as field.subfield=value, for example budget.tokens=2e6")
@@ -274,7 +299,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     here[last] = value
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, what: str = JOB_FILE) -> str:
+    """Every wrong field of ``what``, with its value and the mend."""
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "job"
@@ -282,8 +308,9 @@ def _explain(error: ValidationError) -> str:
         if kind == "extra_forbidden":
             lines.append(f"{where}: unknown field; remove it or mend its name (`ponder schema` lists all fields)")
         elif kind == "missing":
-            lines.append(f"{where}: required, but missing; add it to the job file or use --set {where}=…")
+            settable = f" or use --set {where}=…" if what == JOB_FILE else ""
+            lines.append(f"{where}: required, but missing; add it to {what}{settable}")
         else:
             shown = repr(value) if not isinstance(value, dict) else "this section"
             lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {shown[:120]})")
-    return "the job file is not valid:\n  " + "\n  ".join(lines)
+    return f"{what} is not valid:\n  " + "\n  ".join(lines)

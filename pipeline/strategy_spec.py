@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.strategy_kinds.aggregate import AggregateSpec as AggregateSpec
+from pipeline.strategy_kinds.behavioural_vote import BehaviouralVoteSpec as BehaviouralVoteSpec
 from pipeline.strategy_kinds.best_of_n import BestOfNSpec as BestOfNSpec
 from pipeline.strategy_kinds.cascade import CascadeSpec as CascadeSpec
 from pipeline.strategy_kinds.deep_conf import DeepConfSpec as DeepConfSpec
@@ -19,6 +20,13 @@ from pipeline.strategy_kinds.greedy import GreedySpec as GreedySpec
 from pipeline.strategy_kinds.self_consistency import SelfConsistencySpec as SelfConsistencySpec
 
 StrategySpec = Annotated[
-    GreedySpec | SelfConsistencySpec | BestOfNSpec | CascadeSpec | DiversifiedSpec | AggregateSpec | DeepConfSpec,
+    GreedySpec
+    | SelfConsistencySpec
+    | BestOfNSpec
+    | CascadeSpec
+    | DiversifiedSpec
+    | AggregateSpec
+    | DeepConfSpec
+    | BehaviouralVoteSpec,
     Field(discriminator="kind"),
 ]

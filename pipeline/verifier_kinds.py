@@ -16,7 +16,10 @@ from pipeline.section import Section
 ENTRY_POINTS = "ponder.verifiers"
 """Entry-point group: name = the kind, object = a module that calls ``verifiers.registry.register`` on import."""
 
-_LATER = {"programs": ("verifiers.programs_spec", "ProgramsSpec")}
+_LATER = {
+    "programs": ("verifiers.programs_spec", "ProgramsSpec"),
+    "behaviour": ("verifiers.behaviour_spec", "BehaviourSpec"),
+}
 """Our kinds whose section lives with the code it configures: imported when first named."""
 
 _SECTIONS: dict[str, type[BaseModel]] = {}

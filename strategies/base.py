@@ -96,8 +96,12 @@ class Session(Protocol):
         """
         ...
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
         """What the job's verifier of that name says of each sample; what was said before costs nothing.
+
+        ``given``: what it is handed beside the row, for kinds that take something; another given is another check.
 
         Raises:
             BudgetDenied: the check costs tokens, and the market will not pay for it.

@@ -29,5 +29,7 @@ class Window(Recorder):
             self.denied = bid
             raise
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        return await super().verify(samples, verifier, value=min(value, self._opening))
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
+        return await super().verify(samples, verifier, value=min(value, self._opening), given=given)

@@ -33,8 +33,10 @@ class Wrapped:
     async def sample_each(self, draws: Sequence[Draw], *, value: float) -> list[Sample]:
         return await self._session.sample_each(draws, value=value)
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
-        return await self._session.verify(samples, verifier, value=value)
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
+        return await self._session.verify(samples, verifier, value=value, given=given)
 
     async def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         return await self._session.embed(texts)

@@ -23,7 +23,8 @@ class FakeSession:
     ``script``: samples or answers of the plain draw in order, or a function of draw and index (it may raise
     RequestRejected); a list answers every draw from one stream. ``budget``: samples paid for, all draws together.
     ``score``: what a verifier says of a sample; a number, None (an error) or a Verdict. ``check_budget``: verdicts paid
-    for. ``known``: lessons of other questions. Remembers ``drawn``, ``bids``, ``draws``, ``checked`` and ``taught``.
+    for. ``known``: lessons of other questions. Remembers ``drawn``, ``bids``, ``draws``, ``checked``, ``given`` (of
+    every call of ``verify``) and ``taught``.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class FakeSession:
         self.draws: list[Draw] = []
         self.checked: list[tuple[str, int]] = []
         self.taught: dict[Subject, Lesson] = {}
-        self.said: dict[tuple[str, int, str], Verdict] = {}
+        self.given: list[tuple[str, ...]] = []
+        self.said: dict[tuple[str, int, str, tuple[str, ...]], Verdict] = {}
         self.cancelled = 0
 
     @property
@@ -80,10 +82,13 @@ class FakeSession:
         self.drawn += got
         return got
 
-    async def verify(self, samples: Sequence[Sample], verifier: str, *, value: float) -> list[Verdict]:
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
         verdicts = []
+        self.given.append(tuple(given))
         for sample in samples:
-            place = (sample.prompt_key, sample.sample_index, verifier)
+            place = (sample.prompt_key, sample.sample_index, verifier, tuple(given))
             if place not in self.said:
                 if self.checks_left is not None:
                     if self.checks_left == 0:

@@ -24,8 +24,8 @@ class Verifier(Protocol):
     - One verdict a sample, in their order, filed under ``name``. No samples: an empty list, and nothing is started.
     - ``score`` is a finite number in [0, 1], 1 is best; or None with an ``error`` where the sample cannot be judged. A
       wrong, unparsable or hostile answer is a 0, not an error; a missing reference is an error, not a 0.
-    - A verdict depends on the question and that sample alone, never on the samples beside it: one call with n samples
-      is n calls with one. It never changes what it is given.
+    - A verdict depends on the question (``Item.given`` included) and that sample alone, never on the samples beside
+      it: one call with n samples is n calls with one. It never changes what it is given.
     - ``tokens`` ≥ 0 is what the verdict cost; it is charged to the budget, whatever the verdict. No more than its
       section's ``worst_tokens``, which is reserved for it.
     - Many calls may run at once. A call bounds its own work: seconds on any text, a megabyte included.

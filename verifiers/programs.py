@@ -8,40 +8,25 @@ job says ``unsafe``. Texts in ``detail`` are partly the program's words: data, n
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import SpecError
 from pipeline.records import Item, Sample, Verdict
-from verifiers.extract import last_code
+from verifiers.confined import clean, each_distinct, limits_of, no_program, refuse_unconfined, sandbox_for
 from verifiers.programs_spec import ProgramsSpec
-from verifiers.sandbox import confine
 from verifiers.sandbox.cases import BadTests, Cases, Dialogue, read_cases
 from verifiers.sandbox.client import Outcome, Sandbox
-from verifiers.sandbox.limits import ENDED, Limits
+from verifiers.sandbox.limits import ENDED
 
-MAX_PROGRAM = 2**20
-"""Characters; a longer one is no answer."""
 MAX_DETAIL = 300
-MOST_SERVERS = 4
-"""By default: checks are bursts beside a worker's engine."""
 CPU_SHARE = 0.7
 """The kernel counts processor time towards the limit in ticks, and was seen to end programs at 0.78 of it."""
-NO_PROGRAM = "no program was found"
 
 
 def make_programs(spec: ProgramsSpec) -> ProgramsVerifier:
     """The verifier. Raises SpecError where this machine cannot confine programs and the job does not say ``unsafe``."""
-    if not spec.unsafe:
-        problem = confine.problem()
-        if problem is not None:
-            raise SpecError(
-                f"verifiers: kind programs cannot run on this machine: {problem}; "
-                "`unsafe: true` runs programs without a sandbox"
-            )
+    refuse_unconfined(spec)
     return ProgramsVerifier(spec)
 
 
@@ -60,16 +45,8 @@ class ProgramsVerifier:
     def __init__(self, spec: ProgramsSpec, sandbox: Sandbox | None = None) -> None:
         self.name = spec.label
         self._spec = spec
-        self._limits = Limits(
-            wall_seconds=spec.timeout,
-            cpu_seconds=spec.processor_seconds,
-            memory_mb=spec.memory_mb,
-            processes=spec.processes,
-            disk_mb=spec.disk_mb,
-            output_kb=spec.max_output_kb,
-        )
-        size = spec.servers or min(MOST_SERVERS, len(os.sched_getaffinity(0)))
-        self._sandbox = sandbox or Sandbox(size, spec.unsafe)
+        self._limits = limits_of(spec)
+        self._sandbox = sandbox or sandbox_for(spec)
 
     async def __call__(self, item: Item, samples: Sequence[Sample]) -> list[Verdict]:
         """One verdict a sample. Raises VerifierError where the sandbox cannot be started."""
@@ -77,31 +54,17 @@ class ProgramsVerifier:
             cases = read_cases(self._spec, item)
         except BadTests as error:
             return [Verdict(self.name, error=str(error)[:MAX_DETAIL]) for _ in samples]
-        programs = [self._program(sample) for sample in samples]
-        distinct = tuple(dict.fromkeys(programs))
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {program: group.create_task(self._judge(cases, program)) for program in distinct}
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [tasks[program].result() for program in programs]
+        return await each_distinct(self._spec, samples, lambda program: self._judge(cases, program))
 
     async def close(self) -> None:
         """Kill all servers and wait until they are gone. Idempotent."""
         await self._sandbox.close()
 
-    def _program(self, sample: Sample) -> str | None:
-        if self._spec.on == "answer":
-            return sample.answer
-        fenced = last_code(sample.text) if "```" in sample.text or "~~~" in sample.text else None
-        return fenced or sample.text
-
     async def _judge(self, cases: Cases, program: str | None) -> Verdict:
-        if program is None or not program.strip():
-            return self._fail(NO_PROGRAM)
-        if len(program) > MAX_PROGRAM:
-            return self._fail(f"the program is longer than {MAX_PROGRAM} characters")
-        whole = cases.prefix + program + "\n"
+        why = no_program(program)
+        if why is not None:
+            return self._fail(why)
+        whole = f"{cases.prefix}{program}\n"
         if cases.tests is None:
             return await self._converse(cases.dialogues, whole)
         outcome = await self._sandbox.calls(whole, cases.tests, self._limits)
@@ -171,10 +134,10 @@ class ProgramsVerifier:
 
     def _score(self, passed: int, total: int, first: str | None) -> Verdict:
         score = passed / total if self._spec.partial else float(passed == total)
-        return Verdict(self.name, score=score, detail=None if first is None else _clean(first))
+        return Verdict(self.name, score=score, detail=None if first is None else clean(first, MAX_DETAIL))
 
     def _fail(self, why: str) -> Verdict:
-        return Verdict(self.name, score=0.0, detail=_clean(why))
+        return Verdict(self.name, score=0.0, detail=clean(why, MAX_DETAIL))
 
 
 def _verdict(data: bytes, total: int) -> dict[str, Any] | None:
@@ -203,8 +166,3 @@ def _lines(text: str) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     return lines
-
-
-def _clean(text: str) -> str:
-    """As a file can hold it."""
-    return text[:MAX_DETAIL].encode("utf-8", "replace").decode()

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from pipeline.errors import PonderError, SpecError
+from pipeline.errors import SpecError
 from pipeline.records import Item, Sample
 from pipeline.spec import AnswerSpec
 from pipeline.verifier_kinds import kinds, label_of, needs_reference, register_section
@@ -192,6 +192,10 @@ def _programs(spec: Any, answer: AnswerSpec) -> Verifier:
     return cast(Verifier, importlib.import_module("verifiers.programs").make_programs(spec))
 
 
+def _behaviour(spec: Any, answer: AnswerSpec) -> Verifier:
+    return cast(Verifier, importlib.import_module("verifiers.behaviour").make_behaviour(spec))
+
+
 def _parts(spec: AllSpec | AnySpec | WeightedSpec, answer: AnswerSpec) -> list[Verifier]:
     return [make_verifier(part, answer) for part in spec.of]
 
@@ -235,13 +239,9 @@ def _check_parts(spec: AllSpec | AnySpec | WeightedSpec, item: Item, answer: Ans
     return None
 
 
-def _check_programs(spec: Any, item: Item, answer: AnswerSpec) -> str | None:
-    check = getattr(importlib.import_module("verifiers.programs"), "check_item", None)
-    try:
-        problem = None if check is None else check(spec, item)
-    except PonderError as error:
-        return str(error)
-    return None if problem is None else str(problem)
+def _check_row(spec: Any, item: Item, answer: AnswerSpec) -> str | None:
+    """Of the kinds that run programs: each says it of its own rows."""
+    return cast(str | None, importlib.import_module(f"verifiers.{spec.kind}").check_item(spec, item))
 
 
 _FACTORIES: dict[str, Factory] = {
@@ -257,6 +257,7 @@ _FACTORIES: dict[str, Factory] = {
     "any": _any,
     "weighted": _weighted,
     "programs": _programs,
+    "behaviour": _behaviour,
 }
 _CHECKS: dict[str, Check] = {
     "exact": _check_rule,
@@ -267,5 +268,6 @@ _CHECKS: dict[str, Check] = {
     "all": _check_parts,
     "any": _check_parts,
     "weighted": _check_parts,
-    "programs": _check_programs,
+    "programs": _check_row,
+    "behaviour": _check_row,
 }

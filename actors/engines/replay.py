@@ -7,7 +7,10 @@ replay`` reads. Configured through ``model.options``:
 - ``columns``: role → column, or the text ``role=column,…``, where the recording's names differ
 - ``seconds``: time a completion takes (default 0)
 
-Prompts were not recorded: they count as no tokens. Holds one page of the recording at a time.
+Prompts were not recorded: they count as no tokens. Where every token's confidence was recorded (``token_confidence``),
+groups of any size are measured, and a completion is cut where its confidence falls below the request's bar; it comes
+back without its text, for nothing says which letters the tokens were. Requests with a bar count the recorded samples
+from the last one backwards, so that they are others than those without. Holds one page of the recording at a time.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from actors.engines.base import Completion, Prompt, Request
+from actors.engines.confidence import GROUP, GroupConfidence
 from actors.engines.pretend import Pretence
 from pipeline.errors import RequestRejected, SpecError, UsageError
 from pipeline.recording import Columns, Recording, Span
-from pipeline.recording_parts import checked_columns, parse_columns
+from pipeline.recording_parts import Wanted, checked_columns, parse_columns
 from pipeline.records import Item
 from pipeline.spec import JobSpec
 
@@ -51,7 +55,9 @@ class ReplayEngine:
         self._pretence = Pretence(_seconds(options.get("seconds", 0.0), field))
         self._capacity = spec.model.max_num_seqs
         try:
-            self._recording = Recording.open(spec.model.name, _columns(options.get("columns", {}), field), text=True)
+            self._recording = Recording.open(
+                spec.model.name, _columns(options.get("columns", {}), field), Wanted(text=True)
+            )
         except UsageError as error:
             raise SpecError(f"{field}.name: {error}") from None
         largest = self._recording.largest or 0
@@ -76,7 +82,7 @@ class ReplayEngine:
 
     async def generate(self, request: Request) -> Completion:
         if await self._pretence.run(request.request_id):
-            return self._recorded(request.item_id, request.sample_index)
+            return self._recorded(request)
         return Completion("", 0, 0, 0, "abort")
 
     def cancel(self, request_id: str) -> None:
@@ -86,22 +92,36 @@ class ReplayEngine:
         self._pretence.cut_all()
         self._recording.close()
 
-    def _recorded(self, item_id: str, sample_index: int) -> Completion:
+    def _recorded(self, request: Request) -> Completion:
+        item_id, sample_index = request.item_id, request.sample_index
         page, number = self._find(item_id)
-        row = page.row_of(number, sample_index)
+        row = page.row_of(number, sample_index, backwards=request.cut_below is not None)
         if row is None:
             raise RequestRejected(f"{self._recording.name} has no sample {sample_index} of item {item_id!r}")
         text = page.text[row] if page.text is not None else None
         answer = page.answers[page.answer.item(row)] if page.answer.item(row) >= 0 else None
         finish = page.finish_reason[row] if page.finish_reason is not None else None
+        tokens = 0 if page.tokens is None else int(page.tokens.item(row))
+        mean_logprob = None if page.mean_logprob is None else _known(page.mean_logprob.item(row))
+        confidence: float | None = None
+        if page.token_confidence is not None:
+            trace = GroupConfidence(request.group or GROUP)
+            for count, token in enumerate(page.token_confidence[row].as_py() or (), start=1):
+                trace.add(math.nan if token is None else token)
+                # The last token ends the completion by itself.
+                if request.cut_below is not None and count < tokens and trace.below(request.cut_below):
+                    return Completion("", 0, 0, count, "cut", None, trace.lowest)
+            confidence = trace.lowest
+        elif page.confidence is not None and request.group is None:
+            confidence = _known(page.confidence.item(row))
         return Completion(
             text=text if text is not None else answer or "",
             prompt_tokens=0,
             cached_prompt_tokens=0,
-            completion_tokens=0 if page.tokens is None else page.tokens.item(row),
+            completion_tokens=tokens,
             finish_reason=finish or "stop",
-            mean_logprob=None if page.mean_logprob is None else _known(page.mean_logprob.item(row)),
-            min_group_confidence=None if page.confidence is None else _known(page.confidence.item(row)),
+            mean_logprob=mean_logprob,
+            min_group_confidence=confidence,
         )
 
     def _find(self, item_id: str) -> _Found:

@@ -26,6 +26,16 @@ class StrategySection(Section):
         return ()
 
     @property
+    def watches(self) -> str | None:
+        """Name of the verifier of kind behaviour whose descriptions it votes by."""
+        return None
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether it hands that verifier inputs of its own."""
+        return False
+
+    @property
     def uses(self) -> tuple[str, ...]:
         """Names of the job's further models it asks."""
         return ()

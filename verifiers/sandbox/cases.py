@@ -46,7 +46,7 @@ class Cases:
 
 def read_cases(spec: ProgramsSpec, item: Item) -> Cases:
     """The cases of ``item``. Raises BadTests."""
-    row = _row(item)
+    row = row_of(item)
     found = item.reference if spec.tests_column is None else row.get(spec.tests_column)
     where = "the reference" if spec.tests_column is None else f"column {spec.tests_column!r}"
     if found is None or found == "":
@@ -56,20 +56,22 @@ def read_cases(spec: ProgramsSpec, item: Item) -> Cases:
     prefix = _prefix(spec, row, item)
     if spec.style == "stdio":
         dialogues = tuple(
-            Dialogue(_text(one, where), _text(two, where)) for one, two in _pairs(_json(found, where), where)
+            Dialogue(text_of(one, where), text_of(two, where)) for one, two in _pairs(decoded(found, where), where)
         )
         return Cases(prefix, len(dialogues), dialogues)
     entry = _entry(spec, row, found)
     if spec.style == "function":
-        cases = [_call(one, two) for one, two in _pairs(_json(found, where), where)]
+        cases = [call_of(one) | {"expected": two} for one, two in _pairs(decoded(found, where), where)]
         return _for_referee(spec, prefix, cases, entry, "")
     if spec.style == "humaneval":
-        source = _source(found, where)
+        source = source_of(found, where)
         if not any(isinstance(node, ast.FunctionDef) and node.name == CHECK for node in ast.parse(source).body):
             raise BadTests(f"{where} does not define {CHECK}(candidate)")
         return _for_referee(spec, prefix, [f"{source}\n\n{CHECK}({entry})\n"], entry, _parsable(prefix))
     setup = row.get(spec.setup_column) if spec.setup_column else None
-    return _for_referee(spec, prefix, _asserts(found, where), entry, _source(setup, "the set-up code") if setup else "")
+    return _for_referee(
+        spec, prefix, _asserts(found, where), entry, source_of(setup, "the set-up code") if setup else ""
+    )
 
 
 def _for_referee(spec: ProgramsSpec, prefix: str, cases: list[Any], entry: str | None, setup: str) -> Cases:
@@ -78,7 +80,8 @@ def _for_referee(spec: ProgramsSpec, prefix: str, cases: list[Any], entry: str |
     return Cases(prefix, len(cases), tests=tests | {"partial": spec.partial, "tolerance": spec.tolerance})
 
 
-def _row(item: Item) -> dict[str, Any]:
+def row_of(item: Item) -> dict[str, Any]:
+    """The row's other columns. Raises BadTests."""
     try:
         row = json.loads(item.payload)
     except (ValueError, RecursionError):
@@ -103,18 +106,24 @@ def _entry(spec: ProgramsSpec, row: dict[str, Any], found: Any) -> str | None:
     column = spec.entry_point_column or ("entry_point" if spec.style == "humaneval" else None)
     entry = spec.entry_point or (row.get(column) if column else None)
     if entry is None and spec.style == "function":
-        decoded = _json(found, "the tests")
-        entry = decoded.get("fn_name") if isinstance(decoded, dict) else None
+        whole = decoded(found, "the tests")
+        entry = whole.get("fn_name") if isinstance(whole, dict) else None
     if entry is None:
         if spec.style == "asserts" and column is None:
             return None
         raise BadTests(f"no name of the tested function: set entry_point, or entry_point_column (now {column!r})")
+    return entry_name(entry)
+
+
+def entry_name(entry: Any) -> str:
+    """The name of a function. Raises BadTests."""
     if not isinstance(entry, str) or not entry.isidentifier() or keyword.iskeyword(entry):
         raise BadTests(f"the tested function's name {str(entry)[:80]!r} is not a Python name")
     return entry
 
 
-def _json(found: Any, where: str) -> Any:
+def decoded(found: Any, where: str) -> Any:
+    """A column's value, of JSON text what it says. Raises BadTests."""
     if not isinstance(found, str):
         return found
     try:
@@ -136,7 +145,8 @@ def _pairs(found: Any, where: str) -> Iterable[tuple[Any, Any]]:
     return [(case["input"], case["output"]) for case in found]
 
 
-def _text(value: Any, where: str) -> str:
+def text_of(value: Any, where: str) -> str:
+    """Standard input or output of a program: text, or a list of lines. Raises BadTests."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
@@ -144,15 +154,17 @@ def _text(value: Any, where: str) -> str:
     raise BadTests(f"{where}: input and output of a program must be text, or a list of lines")
 
 
-def _call(given: Any, wanted: Any) -> dict[str, Any]:
+def call_of(given: Any) -> dict[str, Any]:
+    """One call: a list of arguments, or an object of named ones. Raises BadTests."""
     if isinstance(given, dict):
-        return {"args": [], "kwargs": given, "expected": wanted}
+        return {"args": [], "kwargs": given}
     if not isinstance(given, list):
         raise BadTests(f"a case's input must be a list of arguments or an object of named ones, not {given!r:.80}")
-    return {"args": given, "kwargs": {}, "expected": wanted}
+    return {"args": given, "kwargs": {}}
 
 
-def _source(found: Any, where: str) -> str:
+def source_of(found: Any, where: str) -> str:
+    """Python source that parses. Raises BadTests."""
     if not isinstance(found, str):
         raise BadTests(f"{where} must be Python source")
     try:
@@ -165,21 +177,21 @@ def _source(found: Any, where: str) -> str:
 def _parsable(prompt: str) -> str:
     """A prompt that is a whole program is set-up for the tests; one that stops within a function has none to offer."""
     try:
-        return _source(prompt, "the prompt")
+        return source_of(prompt, "the prompt")
     except BadTests:
         return ""
 
 
 def _asserts(found: Any, where: str) -> list[str]:
     if isinstance(found, str) and found.lstrip().startswith("["):
-        found = _json(found, where)
+        found = decoded(found, where)
     if isinstance(found, list):
         if not found:
             raise BadTests(f"{where} needs a list of cases")
-        return [_source(case, where) for case in found]
+        return [source_of(case, where) for case in found]
     cases: list[str] = []
     gathered: list[ast.stmt] = []
-    for statement in ast.parse(_source(found, where)).body:
+    for statement in ast.parse(source_of(found, where)).body:
         # Statements between two asserts belong to the later one.
         gathered.append(statement)
         if isinstance(statement, ast.Assert):

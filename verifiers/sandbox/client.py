@@ -50,9 +50,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One check. ``ended`` by role; ``verdict`` is what the referee wrote, ``printed`` what a script did, raw.
+    """One check. ``ended`` by role; ``verdict`` is what the referee or observer wrote, ``printed`` what a script did.
 
-    ``report`` is an error's text, said by the program. ``error``: the check could not be made at all.
+    Both raw. ``report`` is an error's text, said by the program. ``error``: the check could not be made at all.
     """
 
     ended: dict[str, Ended] = field(default_factory=dict)
@@ -136,11 +136,11 @@ class Sandbox:
 
     async def calls(self, program: str, tests: dict[str, Any], limits: Limits) -> Outcome:
         """Test a program's functions. ``tests`` is what ``referee.judge`` reads. Raises VerifierError."""
-        with _Files() as files:
-            given = [files.holding(_bytes(program)), files.holding(json.dumps(tests).encode())]
-            verdict = files.taking(MAX_VERDICT)
-            reply = await self._check("calls", [*given, verdict], limits)
-            return _outcome(reply, verdict=_written(verdict))
+        return await self._call("calls", program, tests, limits)
+
+    async def observe(self, program: str, inputs: dict[str, Any], limits: Limits) -> Outcome:
+        """See what a program's functions do. ``inputs`` is what ``observer.observe`` reads. Raises VerifierError."""
+        return await self._call("observe", program, inputs, limits)
 
     async def script(self, program: str, given: str, limits: Limits) -> Outcome:
         """Run a program on standard input. Raises VerifierError."""
@@ -155,6 +155,13 @@ class Sandbox:
     async def close(self) -> None:
         """Kill all servers, checks in flight included, and wait until they are gone. Idempotent."""
         await self._pool.close()
+
+    async def _call(self, kind: str, program: str, held: dict[str, Any], limits: Limits) -> Outcome:
+        with _Files() as files:
+            given = [files.holding(_bytes(program)), files.holding(json.dumps(held).encode())]
+            verdict = files.taking(MAX_VERDICT)
+            reply = await self._check(kind, [*given, verdict], limits)
+            return _outcome(reply, verdict=_written(verdict))
 
     async def _check(self, kind: str, fds: list[int], limits: Limits) -> dict[str, Any]:
         async with self._pool.turn() as turn:

@@ -114,10 +114,11 @@ class Candidate:
             kind = getattr(builtins, name, None) if isinstance(name, str) else None
             if not isinstance(kind, type) or not issubclass(kind, BaseException):
                 continue
-            if issubclass(kind, Exception) and kind is not Exception and not issubclass(kind, _HIDDEN):
+            if kind is Exception or issubclass(kind, _HIDDEN):
+                break
+            if issubclass(kind, Exception):
                 raise _make(kind, said)
-            if not issubclass(kind, Exception):
-                self._fail(f"the program raised {name}")
+            self._fail(f"the program raised {name}")
         name = names[0] if isinstance(names, list) and names else "an exception"
         raise CandidateError(f"{name}: {_text(said)}")
 
@@ -193,7 +194,7 @@ def _cases(tests: dict[str, Any], candidate: Candidate) -> list[Callable[[], str
     space: dict[str, Any] = {"__name__": "tests"}
     if tests["setup"]:
         exec(compile(tests["setup"], "<prompt>", "exec", dont_inherit=True), space)  # noqa: S102 - in a jail
-    _bind(space, tests["cases"], tests["entry"], candidate)
+    bind(space, tests["cases"], tests["entry"], candidate)
     return [_source_case(space, source) for source in tests["cases"]]
 
 
@@ -233,7 +234,8 @@ def _same(got: Any, expected: Any, tolerance: float) -> bool:
     return type(got) is type(expected) and bool(got == expected)
 
 
-def _bind(space: dict[str, Any], sources: list[str], entry: str | None, candidate: Candidate) -> None:
+def bind(space: dict[str, Any], sources: list[str], entry: str | None, candidate: Candidate) -> None:
+    """Put into ``space`` what the free names of the sources mean."""
     for name in dict.fromkeys(free_names(sources)):
         if name == entry or name in space:
             continue

@@ -1,4 +1,5 @@
-"""The warm server: Python started once inside the sandbox, forking a fresh jail for every candidate and every referee.
+"""The warm server: Python started once inside the sandbox, forking a fresh jail for every candidate and every referee
+or observer.
 
 Speaks over its standard input, a Unix socket of whole messages: a JSON request with descriptors attached, one reply
 each, one check at a time. Programs, tests, inputs and verdicts travel in the attached files, which only the jail they
@@ -28,7 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import candidate, jail, referee
+from . import candidate, jail, observer, referee
 from .limits import REFEREE_MEMORY_MB, Limits
 
 MODULES = (
@@ -124,7 +125,8 @@ class Check:
         self._fds += [calls_out, calls_in, replies_out, replies_in]
         self._fork("candidate", (null, null, null, job, calls_out, replies_in), self._limits, _calls)
         bounds = Limits(self._limits.wall_seconds, self._limits.cpu_seconds, REFEREE_MEMORY_MB)
-        self._fork("referee", (null, null, null, tests, verdict, calls_in, replies_out), bounds, _referee)
+        body = _observer if self._kind == "observe" else _referee
+        self._fork("referee", (null, null, null, tests, verdict, calls_in, replies_out), bounds, body)
 
     def _fork(self, role: str, fds: tuple[int, ...], limits: Limits, body: Callable[[], int]) -> None:
         pid = jail.fork(self._mode, self._me)
@@ -202,6 +204,11 @@ def _script() -> int:
 
 def _referee() -> int:
     referee.judge(3, 4, 5, 6)
+    return 0
+
+
+def _observer() -> int:
+    observer.observe(3, 4, 5, 6)
     return 0
 
 

@@ -95,7 +95,9 @@ async def test_scripts(sandbox: Sandbox) -> None:
 async def test_exceptions_and_changes_come_through(sandbox: Sandbox) -> None:
     program = (
         "class Own(KeyError):\n    pass\n"
-        "def fail(kind):\n    raise {'v': ValueError('bad', 7), 'own': Own('k'), 'e': Exception('plain')}[kind]\n"
+        "class New(Exception):\n    pass\n"
+        "def fail(kind):\n    raise {'v': ValueError('bad', 7), 'own': Own('k'), 'e': Exception('plain'),\n"
+        "        'new': New(), 'stop': StopIteration()}[kind]\n"
         "def sort(values):\n    values.sort()\n"
         "def deep(values):\n    values[0]['a'].append(1)\n"
         "def count(n):\n    yield from range(n)\n"
@@ -105,6 +107,8 @@ async def test_exceptions_and_changes_come_through(sandbox: Sandbox) -> None:
         "try:\n    fail('v')\n    assert False\nexcept ValueError as error:\n    assert error.args == ('bad', 7)",
         "try:\n    fail('own')\n    assert False\nexcept KeyError:\n    pass",
         "values = [3, 1, 2]\nassert sort(values) is None\nassert values == [1, 2, 3]",
+        "for kind in 'e', 'new', 'stop':\n    try:\n        fail(kind)\n    except Exception as error:\n"
+        "        assert type(error).__name__ == 'CandidateError'\n    else:\n        assert False",
         "inner = []\ndeep([{'a': inner}])\nassert inner == [1]",
         "assert list(count(3)) == [0, 1, 2]",
     ]

@@ -70,6 +70,20 @@ async def test_what_the_journal_says_is_not_asked():
     assert worker.asked == [("free", [1])]
 
 
+async def test_a_check_given_other_words_is_another_check():
+    worker = Worker()
+    checks = worker.checks()
+    [sample] = samples(1)
+    key = replace(make_item(), given=("a",)).given_key
+    sample = with_verdict(with_verdict(sample, Verdict("free", 1.0, given=key)), Verdict("free", 0.5))
+    assert [one.score for one in await checks.verify([sample], "free", 1.0, [], ["a"])] == [1.0]
+    assert [one.score for one in await checks.verify([sample], "free", 1.0, [])] == [0.5]
+    assert worker.asked == []
+    assert [one.score for one in await checks.verify([sample], "free", 1.0, [], ["b"])] == [0.0]
+    assert worker.asked == [("free", [0])]
+    assert [one.score for one in with_verdict(sample, Verdict("free", 0.2, given=key)).verdicts] == [0.5, 0.2]
+
+
 async def test_a_check_that_costs_waits_at_the_desk_with_its_worst():
     worker = Worker()
     checks = worker.checks()

@@ -45,9 +45,23 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "arms": [{"name": "plain"}, {"name": "hot", "temperature": 1.5}],
     },
     "pandora": {"kind": "best_of_n", "score": "confidence", "stop": "pandora", "max_samples": 6},
+    "behaviour": {"kind": "behavioural_vote", "generate": "inputs", "generations": 2, "vote": {"max_samples": 6}},
+    "codet": {"kind": "behavioural_vote", "generate": "tests", "generations": 2, "vote": {"max_samples": 6}},
     "deep_conf": {"kind": "deep_conf", "warmup": 4, "keep": 50, "group": 3, "max_samples": 9},
 }
 """By a name of their own: the strategy section of a job whose verifier is called numeric."""
+# Each with assertions beside it, so that any completion can be program and tests: two do the same, one does not.
+PROGRAMS = [
+    f"1\nassert f(3) == {value}\n```python\ndef f(x):\n    return {body}\n```\n"
+    for value, body in ((6, "x + x"), (6, "2 * x"), (9, "x * x"))
+]
+RUN_PROGRAMS: dict[str, Any] = {
+    "verifiers": [{"kind": "behaviour", "style": "source", "unsafe": True, "timeout": 60.0}],
+    "model": {"options": {"answers": PROGRAMS}},
+    "answer": {"extract": "code"},
+}
+JOBS: dict[str, dict[str, Any]] = {"behaviour": RUN_PROGRAMS, "codet": RUN_PROGRAMS}
+"""Where a strategy needs another job than the others."""
 # An engine that knows how sure it is: of what it says most often most.
 SAMPLING, MODEL = {"logprobs": 20}, {"options": {"confidences": [12.0, 9.0, 6.0]}}
 
@@ -74,7 +88,8 @@ class Closed(ScriptedEngine):
 
 def job(folder: Path, name: str, tokens: int = 1_000_000) -> JobSpec:
     folder.mkdir(exist_ok=True)
-    return make_job(folder, ROWS, strategy=STRATEGIES[name], budget={"tokens": tokens}, sampling=SAMPLING, model=MODEL)
+    sections = {"sampling": SAMPLING, "model": MODEL, **JOBS.get(name, {})}
+    return make_job(folder, ROWS, strategy=STRATEGIES[name], budget={"tokens": tokens}, **sections)
 
 
 def decided(spec: JobSpec) -> dict[str, tuple]:
@@ -124,9 +139,8 @@ def test_the_section_is_a_strategy_that_travels(name):
     from actors.assembly import make_strategy
     from tests.factories import make_spec
 
-    spec = make_spec(
-        strategy=STRATEGIES[name], verifiers=[{"kind": "numeric"}], dataset={"reference": "gold"}, sampling=SAMPLING
-    )
+    sections = {"verifiers": [{"kind": "numeric"}], "sampling": SAMPLING, **JOBS.get(name, {})}
+    spec = make_spec(strategy=STRATEGIES[name], dataset={"reference": "gold"}, **sections)
     strategy = make_strategy(spec.strategy)
     assert pickle.loads(pickle.dumps(strategy)) == strategy
     assert (strategy.minimum, strategy.maximum) == (spec.strategy.least, spec.strategy.most)

@@ -270,6 +270,21 @@ async def test_what_a_journal_says_is_not_asked_again() -> None:
     assert work.asked == [[2]]
 
 
+async def test_what_was_said_given_other_words_is_asked_anew_and_stands_at_the_end() -> None:
+    work = Counting()
+    panel = Panel([Column("c", True, work)])
+    handed = replace(ITEM, given=("assert f(1)",))
+    [known], [twin] = draws("1"), draws("1")
+    [plain] = await panel.check(ITEM, [known], "c")
+    [said] = await panel.check(handed, [known], "c")
+    assert (plain.given, said.given, said.score) == (None, handed.given_key, plain.score)
+    assert await panel.check(handed, [known], "c") == [said]
+    known = replace(known, verdicts=(plain, said))
+    assert (await Panel([Column("c", True, work)]).check(handed, [twin], "c", seen=[known])) == [said]
+    assert work.asked == [[0], [0]]
+    assert await panel.finish(ITEM, [known]) == [(said,)]
+
+
 async def test_at_the_end_a_verifier_that_costs_is_asked_nothing_new() -> None:
     free, dear = Counting(), Counting()
     panel = Panel([Column("f", True, free), Column("c", True, dear, free=False)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.comparison import (
     Cost,
-    Outcomes,
+    Measured,
     Resamples,
     best_of,
     cost_to_reach,
@@ -22,11 +22,6 @@ from pipeline.replay_intervals import LARGE
 
 BITS = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=30)
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
-
-
-def outcomes(correct: list[float], tokens: list[float], checks: float = 0.0) -> Outcomes:
-    spent = np.array(tokens, dtype=float)
-    return Outcomes(np.array(correct, dtype=float), spent, np.full(len(spent), checks), np.ones(len(spent)))
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------
@@ -175,31 +170,36 @@ def test_many_questions_take_the_bootstrap_s_limit() -> None:
 )
 def test_cost_to_reach_by_hand(wanted: float, cost: Cost) -> None:
     points = ([400.0, 100, 200, 300], [0.6, 0.4, 0.5, 0.45])
-    assert cost_to_reach(*points, wanted) == (pytest.approx(cost.tokens), cost.at_most)
+    assert cost_to_reach(*points, wanted) == (pytest.approx(cost.amount), cost.at_most)
 
 
 @given(SHARES, st.data())
 def test_more_accuracy_never_costs_less(accuracy: list[float], data: st.DataObject) -> None:
     tokens = data.draw(st.lists(st.floats(1, 1e6), min_size=len(accuracy), max_size=len(accuracy)))
     wanted = sorted(data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=2)))
-    low, high = (cost_to_reach(tokens, accuracy, one).tokens for one in wanted)
+    low, high = (cost_to_reach(tokens, accuracy, one).amount for one in wanted)
     assert low <= high
     assert min(tokens) <= low
     assert low <= max(tokens) or low == math.inf
     assert (high == math.inf) == (wanted[1] - 1e-9 > max(accuracy))
 
 
-def test_reach_counts_checks_and_says_where_it_is_not_reached() -> None:
-    half = [1.0, 0.0] * 50
-    small, large = outcomes([0.0] * 100, [10.0] * 100, checks=5), outcomes(half, [20.0] * 100, checks=5)
-    found = Resamples(100, 0).reach([large, small], 0.25)
-    assert (found.tokens, found.at_most, found.reached) == (pytest.approx(20), False, 1.0)
+def test_reach_says_where_it_is_not_reached() -> None:
+    right = [np.tile([1.0, 0.0], 50), np.zeros(100)]
+    costs = [np.full(100, 25.0), np.full(100, 15.0)]
+    found = Resamples(100, 0).reach(right, costs, 0.25)
+    assert (found.cost, found.at_most, found.reached) == (pytest.approx(20), False, 1.0)
     low, high = found.interval
     assert 15 < low < 20 < high < 25
-    missed = Resamples(100, 0).reach([large, small], 0.75)
+    missed = Resamples(100, 0).reach(right, costs, 0.75)
     assert missed == (None, (None, None), False, 0.0)
-    edge = Resamples(100, 0).reach([large, small], 0.5)
-    assert edge.tokens == pytest.approx(25)
+    edge = Resamples(100, 0).reach(right, costs, 0.5)
+    assert edge.cost == pytest.approx(25)
     assert 0 < edge.reached < 1
     assert edge.interval[0] is not None
     assert edge.interval[1] is None
+
+
+def test_what_a_question_cost_counts_its_checks() -> None:
+    spent = np.array([10.0, 20.0])
+    assert list(Measured(np.ones(2), spent, spent / 10, np.ones(2)).tokens) == [11.0, 22.0]

@@ -21,6 +21,7 @@ from verifiers.sandbox import confine
 
 PLANNING = Progress("planning", 0, 0, 0, 0, 1, None, 0.0, None, 0, 0, 0)
 
+BEHAVIOUR = {"kind": "behaviour", "style": "source"}
 PROGRAMS = {"kind": "programs", "style": "asserts", "tests_column": "tests"}
 
 
@@ -33,7 +34,7 @@ def job(folder: Path, *verifiers: dict) -> JobSpec:
 
 
 @pytest.mark.parametrize(
-    "verifiers", [[PROGRAMS], [{"kind": "any", "of": [{"kind": "regex", "pattern": "x"}, PROGRAMS]}]]
+    "verifiers", [[PROGRAMS], [BEHAVIOUR], [{"kind": "any", "of": [{"kind": "regex", "pattern": "x"}, PROGRAMS]}]]
 )
 @pytest.mark.parametrize("command", [prepare, forecast])
 def test_programs_without_a_sandbox(tmp_path, monkeypatch, verifiers, command):
@@ -46,7 +47,7 @@ def test_programs_without_a_sandbox(tmp_path, monkeypatch, verifiers, command):
 
 def test_programs_that_may_run_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr(confine, "problem", lambda: "bwrap is not installed")
-    refuse_unready(job(tmp_path, {**PROGRAMS, "unsafe": True}))
+    refuse_unready(job(tmp_path, {**PROGRAMS, "unsafe": True}, {**BEHAVIOUR, "unsafe": True}))
 
 
 def test_a_function_that_cannot_be_imported(tmp_path, monkeypatch):

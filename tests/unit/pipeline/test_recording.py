@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SourceError, UsageError
 from pipeline.recording import Recording, Span
-from pipeline.recording_parts import parse_columns
+from pipeline.recording_parts import Wanted, parse_columns
 from pipeline.records import Answer, Sample, StopReason
 from pipeline.store import Store
 from tests.factories import make_spec
@@ -254,7 +254,7 @@ def make_run(folder: Path) -> str:
 
 
 def test_a_run_is_a_recording_with_its_references(tmp_path: Path) -> None:
-    with Recording.open(make_run(tmp_path), text=True) as recording:
+    with Recording.open(make_run(tmp_path), wanted=Wanted(text=True)) as recording:
         assert rows_of(recording, 2) == [
             (f"s{shard}q{number}", index, str(index), f"{number}.0", 5)
             for shard in (0, 1)

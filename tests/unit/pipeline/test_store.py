@@ -13,7 +13,7 @@ import pytest
 from budgets.cost import CostModel, Usage
 from pipeline.budget_spec import BudgetSpec
 from pipeline.errors import RunMismatch, StoreError, UsageError
-from pipeline.records import Decided, Judged, Sample, Segment, Shard, Verdict
+from pipeline.records import Decided, Judged, Sample, Segment, Shard, Verdict, from_row
 from pipeline.spending import spent_by_life
 from pipeline.store import Store
 from tests.factories import make_sample
@@ -242,12 +242,13 @@ def test_verdicts_come_back_with_their_samples(store: Store) -> None:
     store.note(0, [Judged("a", "k", 0, (Verdict("math", error="not now", tokens=3),), "w0")], "w0", 2)
     store.note(0, [Judged("a", "k", 0, (Verdict("math", 1.0, tokens=4),), "w1")], "w1", 1)
     store.note(0, [Judged("a", "k", 0, (Verdict("math", 0.0, tokens=5),), "w2")], "w2", 1)
-    more = [Judged("a", "k", 1, (Verdict("math", 0.5),), "w2"), Judged("a", "k", 1, (Verdict("x", 1.0),), "w2")]
+    handed = Verdict("math", 0.25, given="other words")
+    more = [Judged("a", "k", 1, (verdict,), "w2") for verdict in (Verdict("math", 0.5), Verdict("x", 1.0), handed)]
     store.note(0, more, "w2", 2)
     found = store.read_journal(0)
     assert [sample.verdicts for sample in found] == [
         (Verdict("math", 1.0, tokens=4),),
-        (Verdict("math", 0.5), Verdict("x", 1.0)),
+        (Verdict("math", 0.5), Verdict("x", 1.0), handed),
     ]
     # Two samples of ten tokens, and every check that was paid, whichever stands.
     assert spent_by_life(store) == {"w0": 23, "w1": 4, "w2": 5}
@@ -259,3 +260,8 @@ def test_decisions_come_back_by_question_and_the_first_stands(store: Store) -> N
     assert store.decided(0) == {"a": {"arm": "large", "threshold": "0.9"}, "b": {"arm": "small"}}
     assert store.decided(1) == {}
     assert store.read_journal(0) == []
+
+
+def test_verdicts_from_before_anything_was_handed_over_are_read() -> None:
+    row = {"verifier": "math", "score": 1.0, "error": None, "tokens": 0, "detail": None}
+    assert from_row(Verdict, row) == Verdict("math", 1.0)

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import VerifierError
 from pipeline.records import Item, Sample, Verdict
-from verifiers.programs import NO_PROGRAM, ProgramsVerifier
+from verifiers.confined import NO_PROGRAM
+from verifiers.programs import ProgramsVerifier
 from verifiers.programs_spec import ProgramsSpec
 from verifiers.sandbox.client import Ended, Outcome, Sandbox
 from verifiers.sandbox.limits import ENDED, Limits

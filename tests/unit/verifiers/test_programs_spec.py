@@ -16,8 +16,9 @@ from pipeline.errors import SpecError
 from pipeline.verifier_kinds import by_answer, is_cheap, needs_reference
 from tests.factories import make_spec
 from verifiers import programs
+from verifiers.confined_spec import MIN_PROCESS_MB
 from verifiers.programs import ProgramsVerifier, make_programs
-from verifiers.programs_spec import MIN_PROCESS_MB, ProgramsSpec
+from verifiers.programs_spec import ProgramsSpec
 from verifiers.sandbox import confine
 
 

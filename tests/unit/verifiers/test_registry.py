@@ -40,7 +40,7 @@ def test_a_job_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize(
     ("verifier", "error"),
     [
-        ({"kind": "nope"}, "unknown verifier kind 'nope'; choose one of: all, any, choice, exact"),
+        ({"kind": "nope"}, "unknown verifier kind 'nope'; choose one of: all, any, behaviour, choice, exact"),
         ({}, "a verifier needs a kind, one of: all"),
         (5, "a verifier is a mapping"),
         ({"kind": "exact", "colour": 1}, "verifiers.0.colour: unknown field"),
@@ -152,7 +152,7 @@ async def test_a_third_partys_kind_is_like_ours() -> None:
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
     assert check_reference(spec.verifiers[0], Item("q")) == "length: never fits"
     documented = JobSpec.model_json_schema()["properties"]["verifiers"]["items"]["anyOf"]
-    assert [each["title"] for each in documented if "title" in each] == ["LengthSpec", "ProgramsSpec"]
+    assert [each["title"] for each in documented if "title" in each] == ["BehaviourSpec", "LengthSpec", "ProgramsSpec"]
     with pytest.raises(SpecError, match=r"verifiers\.0\.limit"):
         of({"kind": "length", "limit": "x"})
 

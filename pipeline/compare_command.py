@@ -1,0 +1,119 @@
+"""``ponder compare``: arguments in, one table and one picture out; the work is in ``pipeline.compare_recorded``.
+
+The comparison is written to ``compare.json`` and ``compare.png`` in ``--output`` as well.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.comparison_result import Comparison
+
+JOB_ENDINGS = (".yaml", ".yml", ".json")
+RESULT, PICTURE = "compare.json", "compare.png"
+_REPEATS = 20
+
+
+@click.command()
+@click.argument("source", metavar="JOB.yaml|RUN|SAMPLES.parquet")
+@click.option("--strategies", required=True, metavar="FILE,…", help="YAML files with a strategy section each.")
+@click.option("--budgets", default="", metavar="B,…", help="Mean samples a question. Default: 3,5,8.")
+@click.option("--budget-tokens", default="", metavar="B,…", help="Instead: mean tokens a question, checks included.")
+@click.option("--reach", default="", metavar="A,…", help="Accuracies whose cost is wanted, like 0.48.")
+@click.option("--repeats", type=int, help="Orders in which recorded samples are drawn. Default: 20.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides those orders, and the intervals.")
+@click.option("--columns", default="", metavar="ROLE=NAME,…", help="Columns by other names: item_id=question_id,…")
+@click.option("--output", metavar="URL", help="Where the comparison is written. Default: runs/compare-NAME.")
+@click.option("as_json", "--json", is_flag=True, help="End with one JSON object on standard output.")
+def compare(
+    source: str,
+    strategies: str,
+    budgets: str,
+    budget_tokens: str,
+    reach: str,
+    repeats: int | None,
+    seed: int,
+    columns: str,
+    output: str | None,
+    as_json: bool,
+) -> int:
+    """Compare strategies on the same questions at equal budgets.
+
+    SOURCE is a run's directory or Parquet files of recorded samples, as for `ponder replay`: strategies are replayed
+    over them, without a GPU; what one asks for that was not recorded is refused by name. A strategy file holds a
+    strategy section, and verifiers where the job's are not meant. Accuracy needs references, or recorded scores.
+    """
+    from pipeline.comparison_result import parse_accuracies
+    from pipeline.comparison_view import can_draw
+    from pipeline.strategy_files import load_strategies, parse_amounts
+
+    found = load_strategies(strategies)
+    wanted = parse_accuracies(parse_amounts("--reach", reach))
+    where = output if output is not None else f"runs/compare-{PurePosixPath(source).stem}"
+    refuse_run(where)
+    if not can_draw():
+        click.echo("no picture will be drawn: matplotlib is not installed", err=True)
+
+    from pipeline.compare_recorded import Budgets, compare_recorded
+    from pipeline.errors import UsageError
+    from pipeline.recording_parts import parse_columns
+    from pipeline.replay import DEFAULT_BUDGETS, Settings
+
+    if budgets and budget_tokens:
+        raise UsageError("--budgets and --budget-tokens: equal budgets are of one kind; leave one out")
+    amounts = parse_amounts("--budget-tokens", budget_tokens) or parse_amounts("--budgets", budgets)
+    compared = compare_recorded(
+        source,
+        parse_columns(columns),
+        found,
+        Budgets(amounts or list(DEFAULT_BUDGETS), bool(budget_tokens)),
+        wanted,
+        Settings(repeats=_REPEATS if repeats is None else repeats, seed=seed),
+        _say,
+    )
+    _wipe()
+    show(compared, where, as_json)
+    return 0
+
+
+def show(compared: Comparison, where: str, as_json: bool) -> None:
+    """Write the comparison, and print it."""
+    from pipeline.comparison_view import can_draw, picture, table
+    from pipeline.filesystem import open_files
+
+    text = json.dumps(compared.as_json(), allow_nan=False, ensure_ascii=False)
+    files = open_files(where)
+    files.put(RESULT, text.encode())
+    if can_draw():
+        files.put(PICTURE, picture(compared))
+    click.echo(text if as_json else f"{table(compared)}\nwritten to {files.url}/{RESULT}")
+
+
+def refuse_run(where: str) -> None:
+    """Raise UsageError where ``where`` is a run's directory: its files are the run's alone."""
+    from pipeline.errors import UsageError
+    from pipeline.filesystem import open_files
+    from pipeline.store import RUN
+
+    try:
+        open_files(where).read(RUN)
+    except FileNotFoundError:
+        return
+    raise UsageError(f"--output {where}: holds a run; name a directory of the comparison's own")
+
+
+def _say(strategy: str, budget: float) -> None:
+    """What is replayed now, on a terminal only."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[Kreplaying {strategy} at {budget:g}", nl=False, err=True)
+
+
+def _wipe() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
