@@ -54,8 +54,8 @@ class Ask:
     """One wanted sample. ``worst`` is what a grant must reserve for it, in units; ``paid`` resolves to the sample.
     ``draw`` is how it is asked for, its temperature resolved.
 
-    ``ahead``: drawn before its question needs it, to fill an idle slot. ``interrupted``: the run cuts it, whatever its
-    strategy wants.
+    ``found``: what another run generated for it (``actors.siblings``). ``ahead``: drawn before its question needs it,
+    to fill an idle slot. ``interrupted``: the run cuts it, whatever its strategy wants.
     """
 
     bid: float
@@ -68,6 +68,7 @@ class Ask:
     draw: Draw
     attempt: int
     paid: asyncio.Future[Sample]
+    found: Sample | None = None
     request_id: str = ""
     ahead: bool = False
     interrupted: bool = False

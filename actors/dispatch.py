@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 from actors.desk import Ask, Check
 from actors.engines.base import Completion, Request
 from actors.life import Life
+from actors.siblings import completion_of
 from actors.till import Till
 from budgets.messages import Reply
 from budgets.value import ExpectedTokens
@@ -252,7 +253,10 @@ class Dispatch:
         began = time.monotonic()
         request = _request(ask)
         try:
-            completion = await self._fleet.engine(ask.draw.model).generate(request)
+            if ask.found is not None:
+                completion = completion_of(ask.found, ask.draw.prefix)
+            else:
+                completion = await self._fleet.engine(ask.draw.model).generate(request)
         except RequestRejected as error:
             self.till.wallet.settle(ask.worst, 0)
             self._release(ask)
@@ -296,6 +300,7 @@ class Dispatch:
             seconds=seconds,
             writer=self._life.name,
             model=ask.draw.model,
+            origin=ask.found.origin if ask.found is not None else "",
         )
 
     def _end(self, ask: Ask) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.engines.fleet import Fleet
 from actors.logbook import Logbook
+from actors.siblings import Siblings
 from actors.tasks import Tasks
 from budgets.cost import CostModel
 from pipeline.records import Shard
@@ -26,3 +27,4 @@ class Life:
     store: Store
     log: Logbook
     tasks: Tasks
+    siblings: Siblings

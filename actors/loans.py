@@ -256,4 +256,5 @@ class LoanDesk:
         # Nobody lends a question that is suspected, so there are no attempts to count.
         decided = self._life.store.decided(loan.shard_id)
         attempts = self._life.spec.cluster.max_attempts
-        return ShardRun.open(lease, rows, journal, {}, attempts, self._life.cost, decided=decided)
+        shared = self._life.siblings.read(loan.shard_id, wanted)
+        return ShardRun.open(lease, rows, journal, {}, attempts, self._life.cost, decided=decided, shared=shared)

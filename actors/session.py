@@ -53,7 +53,6 @@ class Terms:
     ahead: Callable[[str], int] = lambda model: 0
     """How many samples of a model may be drawn before they are needed."""
     experience: Callable[[], Experience] = dict
-    teach: Callable[[Mapping[Subject, Lesson]], None] = lambda lessons: None
     decided: Callable[[int, str, str, str], None] = lambda shard_id, item_id, name, choice: None
     """Make a decision durable, soon: shard id, item id, name, choice."""
     embed: Embed = no_embedder
@@ -73,13 +72,16 @@ class QuestionSession:
     """No sample past this many is drawn ahead."""
     decisions: dict[str, str] = field(default_factory=dict)
     """What was decided of this question before, by name."""
+    shared: Mapping[Key, Sample] = field(default_factory=dict)
+    """Samples that other runs generated; they are bid for and paid like any other."""
     drawn: list[Sample] = field(default_factory=list)
+    lessons: dict[Subject, Lesson] = field(default_factory=dict)
+    """What it has to teach the others, once it has its outcome."""
     price: float = 0.0
     _costs: dict[str, ExpectedTokens] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
     _open: list[Ask] = field(default_factory=list)
     _ahead: dict[Key, Ask] = field(default_factory=dict)
-    _lessons: dict[Subject, Lesson] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ways = Ways(self.terms.spec, self.item, self.terms.prepare)
@@ -179,13 +181,10 @@ class QuestionSession:
 
     def learn(self, name: str, option: str, reward: float, cost: float) -> None:
         """See ``strategies.base.Session.learn``."""
-        self._lessons[(name, option)] = outcome(reward, cost)
+        self.lessons[(name, option)] = outcome(reward, cost)
 
     async def finish(self) -> None:
         """The question has its outcome: withdraw what was asked for ahead of need, cut what runs, wait for its cost."""
-        lessons, self._lessons = self._lessons, {}
-        if lessons:
-            self.terms.teach(lessons)
         ahead, self._ahead = list(self._ahead.values()), {}
         for ask in ahead:
             if not ask.request_id:
@@ -254,6 +253,7 @@ class QuestionSession:
             draw=way.draw,
             attempt=self.attempt,
             paid=future,
+            found=self.shared.get((way.key, index)),
         )
 
     def _give_up(self, asks: Sequence[Ask]) -> None:

@@ -133,6 +133,7 @@ def with_absolute_paths(job: JobSpec) -> JobSpec:
             "model": _absolute_model(job.model),
             "models": {name: _absolute_model(model) for name, model in job.models.items()},
             "output": _absolute(job.output),
+            "reuse": [_absolute(url) for url in job.reuse],
         }
     )
 
@@ -328,6 +329,7 @@ def _locations(job: JobSpec) -> dict[str, str]:
     path = job.dataset.path
     found = {"dataset.path": path} if isinstance(path, str) else {f"dataset.path.{i}": p for i, p in enumerate(path)}
     found["output"] = job.output
+    found.update({f"reuse[{place}]": url for place, url in enumerate(job.reuse)})
     for name, model in _models(job).items():
         found[f"{field_of(name)}.name"] = model.name
         if model.tokenizer is not None:

@@ -11,24 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from pipeline.compare_command import compare
+from pipeline.endings import FAILED, INTERRUPTED, USAGE, failed, interrupted, print_json, watched
 from pipeline.errors import PonderError, RunFailed, UsageError
 from pipeline.replay_command import replay
 from pipeline.verify_command import verify
-
-if TYPE_CHECKING:
-    from pipeline.progress import Progress
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,17 +47,17 @@ class _Ponder(click.Group):
             error.show()
             code = USAGE
         except click.Abort:
-            code = _failed("interrupted", "KeyboardInterrupt", INTERRUPTED, as_json)
+            code = failed("interrupted", "KeyboardInterrupt", INTERRUPTED, as_json)
         except click.ClickException as error:
-            code = _failed(error.format_message(), type(error).__name__, USAGE, as_json, _hint(error))
+            code = failed(error.format_message(), type(error).__name__, USAGE, as_json, _hint(error))
         except UsageError as error:
-            code = _failed(str(error), type(error).__name__, USAGE, as_json)
+            code = failed(str(error), type(error).__name__, USAGE, as_json)
         except PonderError as error:
-            code = _failed(str(error), type(error).__name__, FAILED, as_json)
+            code = failed(str(error), type(error).__name__, FAILED, as_json)
         except Exception as error:
             # A defect: said to programs too, and shown with its traceback so that it can be mended.
             if as_json:
-                _print_json({"error": str(error), "kind": type(error).__name__})
+                print_json({"error": str(error), "kind": type(error).__name__})
             raise
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -107,33 +100,19 @@ def run(job: str, overrides: tuple[str, ...], output: str | None, as_json: bool)
     import dataclasses
     import time
 
-    from pipeline.progress import Reporter
     from pipeline.spec import load
 
     spec = load(job, list(overrides), output)
     from pipeline import driver
 
     began = time.monotonic()
-    with Reporter(sys.stderr) as reporter, _terminable() as take_sigterm:
-
-        def listen(progress: Progress) -> None:
-            # Ray takes the handler for itself when it starts.
-            take_sigterm()
-            reporter(progress)
-
-        try:
-            status = driver.run(spec, listen)
-        except (KeyboardInterrupt, SystemExit) as end:
-            # Ray's own handler, in the moments it is installed, exits with the signal's number.
-            if isinstance(end, SystemExit) and end.code != signal.SIGTERM:
-                raise
-            reporter.close()
-            again = shlex.join(_again(job, overrides, output, as_json))
-            message = f"interrupted; what was paid for is saved in {spec.output}. To go on, run: {again}"
-            return _failed(message, "KeyboardInterrupt", INTERRUPTED, as_json, prefix="")
+    try:
+        status = watched(lambda listen: driver.run(spec, listen))
+    except KeyboardInterrupt:
+        return interrupted(spec.output, shlex.join(_again(job, overrides, output, as_json)), as_json)
     status = dataclasses.replace(status, seconds=round(time.monotonic() - began, 3))
     if as_json:
-        _print_json(status.as_json())
+        print_json(status.as_json())
     else:
         _show(status)
     return 0
@@ -153,7 +132,7 @@ def plan(job: str, overrides: tuple[str, ...], output: str | None, as_json: bool
 
     found = forecast(load(job, list(overrides), output))
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
         click.echo(forecast_text(found))
     return 0
@@ -168,7 +147,7 @@ def status(run_url: str, as_json: bool) -> int:
 
     found = status_of(run_url)
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
         _show(found)
     return 0
@@ -182,7 +161,7 @@ def schema(as_json: bool) -> int:
 
     found = JobSpec.model_json_schema()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     return 0
@@ -198,7 +177,7 @@ def doctor(as_json: bool) -> int:
 
     checks = judge(look())
     if as_json:
-        _print_json({"ready": ready(checks), "checks": [dataclasses.asdict(check) for check in checks]})
+        print_json({"ready": ready(checks), "checks": [dataclasses.asdict(check) for check in checks]})
     else:
         for check in checks:
             click.echo(f"{check.level.value:<4}  {check.name:<16}  {check.found}")
@@ -225,7 +204,7 @@ def submit(job: str, overrides: tuple[str, ...], output: str | None, address: st
     if wait and result.status != "SUCCEEDED":
         raise RunFailed(f"job {result.job_id} ended as {result.status}; its output says why")
     if as_json:
-        _print_json(dataclasses.asdict(result))
+        print_json(dataclasses.asdict(result))
     return 0
 
 
@@ -252,40 +231,9 @@ def _again(job: str, overrides: Sequence[str], output: str | None, as_json: bool
     return [*words, *(["--output", output] if output is not None else []), *(["--json"] if as_json else [])]
 
 
-@contextmanager
-def _terminable() -> Iterator[Callable[[], None]]:
-    """While open, SIGTERM interrupts like Ctrl-C; call what it gives to take the signal back from others."""
-    if threading.current_thread() is not threading.main_thread():
-        # Python lets the main thread alone handle signals.
-        yield lambda: None
-        return
-
-    def take() -> None:
-        if signal.getsignal(signal.SIGTERM) is not signal.default_int_handler:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    before = signal.getsignal(signal.SIGTERM)
-    take()
-    try:
-        yield take
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"\ntry `{context.command_path} --help`" if context is not None else ""
-
-
-def _failed(message: str, kind: str, code: int, as_json: bool, hint: str = "", prefix: str = "error: ") -> int:
-    click.echo(f"{prefix}{message}{hint}", err=True)
-    if as_json:
-        _print_json({"error": message, "kind": kind})
-    return code
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
 
 
 def entry() -> None:

@@ -31,6 +31,9 @@ def table(found: Comparison) -> str:
     parts = [aligned(lines, left={0})]
     parts += [_reached(one, found.in_tokens) for one in found.reach]
     parts += [f"{name}: left out: {why}" for name, why in found.refused.items()]
+    if found.tokens_charged is not None and found.tokens_generated is not None:
+        shared = "what runs have in common was generated once"
+        parts.append(f"{found.tokens_charged:,} tokens charged, {found.tokens_generated:,} generated: {shared}")
     return "\n".join([*parts, *found.notes, _footer(found)])
 
 

@@ -22,6 +22,7 @@ from pipeline.fingerprint import fingerprint_of
 from pipeline.progress import Progress
 from pipeline.readiness import refuse_unjudgeable, refuse_unready
 from pipeline.records import Shard
+from pipeline.reuse import refuse_unlike
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
 from pipeline.status import RunStatus, status_of
@@ -93,6 +94,7 @@ def prepare(spec: JobSpec) -> Prepared:
     # Rows are looked at before the first spending; what is planned has been.
     warnings = [] if store.planned() else refuse_unjudgeable(spec, plan.shards)
     job, fingerprint = spec.model_dump(mode="json"), fingerprint_of(spec, plan.fingerprint)
+    refuse_unlike(spec, fingerprint, plan.shards)
     begin = store.begin(job, fingerprint)
     if not begin.resumed or not store.planned():
         store.write_plan(plan)

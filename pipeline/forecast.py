@@ -107,13 +107,16 @@ def forecast(spec: JobSpec, now: datetime | None = None) -> Forecast:
     """
     from pipeline.fingerprint import fingerprint_of
     from pipeline.readiness import refuse_unjudgeable, refuse_unready
+    from pipeline.reuse import refuse_unlike
     from pipeline.source import plan_dataset
 
     refuse_unready(spec)
     now = now or datetime.now().astimezone()
     deadline = None if spec.budget.deadline is None else resolve_deadline(spec.budget.deadline, now)
     plan = plan_dataset(spec.dataset, spec.cluster.shard_size)
-    found_there = _look_before(spec, fingerprint_of(spec, plan.fingerprint))
+    fingerprint = fingerprint_of(spec, plan.fingerprint)
+    refuse_unlike(spec, fingerprint, plan.shards)
+    found_there = _look_before(spec, fingerprint)
     unjudged = refuse_unjudgeable(spec, plan.shards)
     before = found_there.usage if found_there else None
     rows = list(_some_rows(spec.dataset, plan.shards))

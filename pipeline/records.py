@@ -96,7 +96,8 @@ class Sample:
     tokens; ``min_group_confidence`` is DeepConf's lowest group confidence (Fu et al. 2025, §3.1), where measured.
     ``finish_reason`` is stop, length, abort (the strategy cut it), cut (its confidence fell below the bar it was asked
     under) or interrupted (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
-    ``model``: which of the job's ``models`` it came from; empty: the job's ``model``.
+    ``model``: which of the job's ``models`` it came from; empty: the job's ``model``. ``origin``: id of the run that
+    generated it, where that was another (the job's ``reuse``); empty: this one did.
     """
 
     item_id: str
@@ -116,6 +117,7 @@ class Sample:
     parent: int | None = None
     writer: str = ""
     model: str = ""
+    origin: str = ""
 
     @property
     def billed_tokens(self) -> int:

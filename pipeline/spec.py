@@ -7,6 +7,7 @@ are errors. ``load`` turns every problem into one ``SpecError`` that names the f
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +141,11 @@ class JobSpec(Section):
     verifiers: list[VerifierSpec] = Field(default_factory=list)
     budget: BudgetSpec
     cluster: ClusterSpec = ClusterSpec()
+    reuse: list[str] = Field(
+        default_factory=list,
+        description="Directories of other runs of the same questions and model: what they sampled is taken from them "
+        "in place of generating it, and charged at what it cost there",
+    )
     output: str = Field(description="The run's directory: a local path or s3://bucket/prefix", min_length=1)
     seed: int = Field(0, ge=0)
 
@@ -247,12 +253,18 @@ def load(path: str | Path, overrides: list[str] | None = None, output: str | Non
     Raises:
         SpecError: the file is unreadable, no YAML mapping, or a field is wrong.
     """
-    raw = read_mapping(path, JOB_FILE, "dataset, budget and output")
-    for override in overrides or []:
-        apply_override(raw, override)
+    raw = read_job(path, overrides or [])
     if output is not None:
         raw["output"] = output
     return parse(raw)
+
+
+def read_job(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """A job that is not checked yet. Raises SpecError where the file or an override cannot be read."""
+    raw = read_mapping(path, JOB_FILE, "dataset, budget and output")
+    for override in overrides:
+        _apply(raw, override)
+    return raw
 
 
 def read_mapping(path: str | Path, what: str, fields: str) -> dict[str, Any]:
@@ -280,8 +292,7 @@ def parse(raw: dict[str, Any]) -> JobSpec:
         raise SpecError(explain(error)) from None
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set a field of a job that is not checked yet: ``a.b=value``, its value read as YAML. Raises SpecError."""
+def _apply(raw: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
         raise SpecError(f"--set {override!r}: write it as field.subfield=value, for example budget.tokens=2e6")

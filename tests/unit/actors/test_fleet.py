@@ -18,6 +18,7 @@ from actors.judge import RuleJudge
 from actors.life import Life
 from actors.logbook import Logbook
 from actors.recovery import restore_market
+from actors.siblings import Siblings
 from actors.station import Station
 from actors.tasks import Tasks
 from budgets.cost import ByClass, CostModel, Usage
@@ -299,7 +300,7 @@ def test_journals_of_before_there_were_several_models_are_the_main_models(tmp_pa
 async def test_a_model_that_has_no_sample_yet_is_expected_to_answer_at_the_main_ones_length(tmp_path):
     spec = cascade_job(tmp_path, budget=BUDGETS["tokens"])
     fleet, cost, store = await Fleet.start(spec), cost_model(spec.budget), Store.open(spec.output)
-    life = Life("w-0", spec, cost, {}, fleet, store, Logbook(store, "w-0"), Tasks())
+    life = Life("w-0", spec, cost, {}, fleet, store, Logbook(store, "w-0"), Tasks(), Siblings([]))
     dispatch = Dispatch(life, lambda shard_id, sample: None)
     assert (dispatch.prior(""), dispatch.prior("large")) == (16.0, 8 * 16.0)
     for tokens in (4, 4):

@@ -246,15 +246,12 @@ async def test_a_decision_is_made_once_and_kept():
     assert await resumed.decide("arm", lambda known: "another") == "3 seen"
 
 
-async def test_lessons_are_taught_once_when_the_question_ends():
-    taught = []
-    session = QuestionSession(make_item(), 0, make_terms(SPEC, [].append, [].append, teach=taught.append), {})
+async def test_of_what_is_learnt_of_one_subject_the_last_word_counts():
+    session = QuestionSession(make_item(), 0, make_terms(SPEC, [].append, [].append), {})
     session.learn("arm", "a", 0.25, 7.0)
     session.learn("arm", "a", 0.5, 9.0)
-    assert taught == []
     await session.finish()
-    await session.finish()
-    assert taught == [{("arm", "a"): Lesson(1, 0.5, 0.25, 9.0)}]
+    assert session.lessons == {("arm", "a"): Lesson(1, 0.5, 0.25, 9.0)}
 
 
 def test_a_chat_is_asked_another_last_user_turn():
