@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.vote_and_verifier [--repeats 10] [--seed 0] [--cost 20] [--json]
 
-Whole strategies over ``../shared/data``, by the replay behind ``ponder compare``; intervals are 95%, over questions, and
+Whole strategies over ``../shared/data``, by the replay behind ``ponder compare``; intervals are 95%, over questions;
 differences are paired with the vote at the same budget.
 
-- *arithmetic*: 360 questions × 40 samples of the bundled model. The verifier is SIMULATED: of an answer it says whether it
-  is right, and errs on a share of answers drawn by a hash, so that it errs alike on equal answers. A check takes
+- *arithmetic*: 360 questions × 40 samples of the bundled model. The verifier is SIMULATED: of an answer it says whether
+  it is right, and errs on a share of answers drawn by a hash, so that it errs alike on equal answers. A check takes
   ``--cost`` tokens (a sample has about 18). At errors of 0, .1 and .3.
 - *Game of 24*: 100 puzzles × 100 samples of GPT-4, with the game's own checker: exact and free. Tokens are word counts.
 """
