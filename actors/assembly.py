@@ -8,6 +8,7 @@ from budgets.evidence import Evidence
 from budgets.stopping import make_rule
 from pipeline.strategy_kinds.arms import ArmSpec
 from pipeline.strategy_spec import (
+    AdaptiveSpec,
     AggregateSpec,
     BehaviouralVoteSpec,
     BestOfNSpec,
@@ -18,6 +19,7 @@ from pipeline.strategy_spec import (
     SelfConsistencySpec,
     StrategySpec,
 )
+from strategies.adaptive import Adaptive, Candidate
 from strategies.aggregate import Aggregate
 from strategies.arms import Arm
 from strategies.base import Strategy
@@ -32,6 +34,8 @@ from strategies.self_consistency import SelfConsistency
 
 def make_strategy(spec: StrategySpec) -> Strategy:
     """The strategy a job file names, with its settings."""
+    if isinstance(spec, AdaptiveSpec):
+        return _adaptive(spec)
     if isinstance(spec, GreedySpec):
         return Greedy()
     if isinstance(spec, BestOfNSpec):
@@ -109,4 +113,20 @@ def _cascade(spec: CascadeSpec) -> Cascade:
     )
     return Cascade(
         stages, Evidence(spec.evidence), spec.alpha, spec.learn_threshold, spec.audit_fraction, spec.tolerance
+    )
+
+
+def _adaptive(spec: AdaptiveSpec) -> Adaptive:
+    candidates = tuple(
+        Candidate(Arm(**arm.model_dump(exclude={"strategy"})), make_strategy(arm.strategy)) for arm in spec.arms
+    )
+    return Adaptive(
+        candidates,
+        probe=spec.probe,
+        confidence=spec.confidence,
+        explore=spec.explore,
+        evidence=Evidence(spec.evidence),
+        alpha=spec.alpha,
+        verifier=spec.verifier,
+        pass_score=spec.pass_score,
     )

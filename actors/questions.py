@@ -26,6 +26,7 @@ from actors.life import Life
 from actors.loans import Engaged, Guests, LoanDesk, Place
 from actors.session import QuestionSession, Terms
 from actors.shard_run import Admission, ShardRun
+from budgets.experience import Experience, total
 from budgets.messages import Reply, ShardLease, ShardState
 from pipeline.errors import BudgetDenied, EngineError, RequestRejected, StoreError
 from pipeline.records import Item, Sample, StopReason
@@ -52,6 +53,7 @@ class Questions:
         labels = [label_of(one) for one in life.spec.verifiers if worst_tokens(one)]
         self._bought = [label for label in labels if label not in steering]
         self._runs: dict[int, ShardRun] = {}
+        self._taught: Experience = {}
         self._fresh: deque[Admission] = deque()
         self._suspects: deque[Admission] = deque()
         self._guests: deque[Guests] = deque()
@@ -70,6 +72,10 @@ class Questions:
         """What the allocator is told of every shard held."""
         return tuple(run.state() for run in self._runs.values())
 
+    def known(self) -> Experience:
+        """What the run's questions taught: of the shards held here as of now, of the others as of the last reply."""
+        return total([self._taught, *(run.lessons for run in self._runs.values())])
+
     def wanted(self) -> int:
         """How many more shards there is room for, whatever the engine has to do."""
         room = self._spec.cluster.max_open_questions - sum(run.open_count for run in self._runs.values())
@@ -85,7 +91,8 @@ class Questions:
         self.loans.landed(shard_id, sample)
 
     def apply(self, reply: Reply) -> None:
-        """Forget shards whose commit is known, open those newly leased."""
+        """Forget shards whose commit is known, open those newly leased, and hear what others taught."""
+        self._taught = dict(reply.lessons)
         for shard_id in reply.acked_commits:
             if shard_id in self._runs and self._runs[shard_id].committed:
                 del self._runs[shard_id]
@@ -298,6 +305,7 @@ class Questions:
             list(run.dead.values()),
             self._life.name,
             run.rule,
+            tuple(run.lessons.items()),
         )
         run.committed = True
         self._life.tasks.wake.set()

@@ -34,7 +34,7 @@ def restore_market(store: Store, budget: int, shards: list[Shard], cost: CostMod
         generation = generation_cost(store, commit, cost)
         finished = generation + verification_cost(store, commit, cost)
         parked = _parked(run, shard_id, generation / max(1, commit.tokens))
-        committed[shard_id] = Commit(commit.generation, finished, parked)
+        committed[shard_id] = Commit(commit.generation, finished, parked, commit.lessons)
     return Market(budget, spent, {shard.shard_id: shard.items for shard in shards}, committed)
 
 

@@ -53,7 +53,6 @@ class Terms:
     ahead: Callable[[str], int] = lambda model: 0
     """How many samples of a model may be drawn before they are needed."""
     experience: Callable[[], Experience] = dict
-    teach: Callable[[Mapping[Subject, Lesson]], None] = lambda lessons: None
     decided: Callable[[int, str, str, str], None] = lambda shard_id, item_id, name, choice: None
     """Make a decision durable, soon: shard id, item id, name, choice."""
     embed: Embed = no_embedder
@@ -76,12 +75,13 @@ class QuestionSession:
     shared: Mapping[Key, Sample] = field(default_factory=dict)
     """Samples that other runs generated; they are bid for and paid like any other."""
     drawn: list[Sample] = field(default_factory=list)
+    lessons: dict[Subject, Lesson] = field(default_factory=dict)
+    """What it has to teach the others, once it has its outcome."""
     price: float = 0.0
     _costs: dict[str, ExpectedTokens] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
     _open: list[Ask] = field(default_factory=list)
     _ahead: dict[Key, Ask] = field(default_factory=dict)
-    _lessons: dict[Subject, Lesson] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ways = Ways(self.terms.spec, self.item, self.terms.prepare)
@@ -109,14 +109,13 @@ class QuestionSession:
             self.journal.get((way.key, index)) for way, index in zip(ways, indices, strict=True)
         ]
         missing = [at for at, sample in enumerate(found) if sample is None]
-        if missing and value < self.min_value:
-            raise BudgetDenied(self.min_value)
-        asks = {at: self._needed(ways[at], indices[at], value) for at in missing}
+        # What is paid for is handed out at any price: a strategy that is re-executed finds what it found before.
+        denied = BudgetDenied(self.min_value) if missing and value < self.min_value else None
+        asks = {at: self._needed(ways[at], indices[at], value) for at in missing if denied is None}
         self._open += asks.values()
         # A begun completion is continued once or twice: no further one is worth drawing ahead of need.
-        if missing and math.isfinite(value) and len(set(ways)) == 1 and not ways[-1].draw.prefix:
+        if asks and math.isfinite(value) and len(set(ways)) == 1 and not ways[-1].draw.prefix:
             self._draw_ahead(ways[-1], indices[-1] + 1, value)
-        denied: BudgetDenied | None = None
         try:
             results = await asyncio.gather(*(ask.paid for ask in asks.values()), return_exceptions=True)
         finally:
@@ -182,13 +181,10 @@ class QuestionSession:
 
     def learn(self, name: str, option: str, reward: float, cost: float) -> None:
         """See ``strategies.base.Session.learn``."""
-        self._lessons[(name, option)] = outcome(reward, cost)
+        self.lessons[(name, option)] = outcome(reward, cost)
 
     async def finish(self) -> None:
         """The question has its outcome: withdraw what was asked for ahead of need, cut what runs, wait for its cost."""
-        lessons, self._lessons = self._lessons, {}
-        if lessons:
-            self.terms.teach(lessons)
         ahead, self._ahead = list(self._ahead.values()), {}
         for ask in ahead:
             if not ask.request_id:

@@ -20,6 +20,7 @@ from actors.session import QuestionSession
 from actors.siblings import Shared
 from budgets.cost import CostModel
 from budgets.curve import DemandCurve
+from budgets.experience import Lesson, Subject, total
 from budgets.messages import ShardLease, ShardState
 from pipeline.records import Answer, DeadLetter, Decision, Item, Sample
 from strategies.base import Draw, Solution
@@ -58,6 +59,8 @@ class ShardRun:
     parked: DemandCurve = field(default_factory=DemandCurve)
     finished_tokens: int = 0
     total: int = 0
+    lessons: dict[Subject, Lesson] = field(default_factory=dict)
+    """What its answered questions taught. A borrowed one teaches at its lender, who answers it."""
     decided: dict[str, dict[str, str]] = field(default_factory=dict)
     """item_id → name → what was decided of the question."""
     shared: Shared = field(default_factory=dict)
@@ -142,6 +145,7 @@ class ShardRun:
     ) -> None:
         """A question is answered. Every sample ever paid for is kept, also what the strategy never asked for."""
         item = session.item
+        self.lessons = total([self.lessons, session.lessons])
         paid = self._all_samples(session)
         judged = {
             (sample.prompt_key, sample.sample_index): verdicts
@@ -218,6 +222,7 @@ class ShardRun:
             finished_tokens=self.finished_tokens,
             committed=self.committed,
             parked=tuple(self.parked.to_pairs()) if self.committed else (),
+            lessons=tuple(self.lessons.items()),
         )
 
     def _keep(self, item: Item, paid: list[Sample]) -> int:

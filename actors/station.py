@@ -20,7 +20,6 @@ from actors.judge import Judge
 from actors.life import Life
 from actors.logbook import FLUSH_SECONDS, Logbook
 from actors.questions import Questions
-from actors.school import School
 from actors.session import Embed, Terms, no_embedder
 from actors.siblings import Siblings
 from actors.tasks import Tasks
@@ -61,7 +60,6 @@ class Station:
         siblings = Siblings(spec.reuse)
         self._life = Life(life, spec, cost, shards, Fleet.of(engine), store, self._log, self._tasks, siblings)
         self._dispatch = Dispatch(self._life, self._landed)
-        self._school = School()
         terms = Terms(
             spec=spec,
             cost=cost,
@@ -72,8 +70,7 @@ class Station:
             checks=JudgeTerms(spec, cost, judge, self._dispatch.submit, self._log.note),
             writer=life,
             ahead=self._dispatch.ahead,
-            experience=self._school.known,
-            teach=self._school.teach,
+            experience=lambda: self._questions.known(),
             decided=self._decided,
             embed=embed,
         )
@@ -130,7 +127,6 @@ class Station:
             borrows=self._borrows(),
             lent=self._questions.loans.lent(),
             borrowed=self._questions.loans.borrowed(),
-            lessons=self._school.report(),
         )
 
     def _wanted(self) -> int:
@@ -148,7 +144,6 @@ class Station:
     def _apply(self, reply: Reply) -> None:
         if reply.reset:
             raise RunFailed("the allocator does not know this worker any more; run the same command again to go on")
-        self._school.apply(reply.lessons)
         self._questions.apply(reply)
         self._dispatch.apply(reply)
 

@@ -18,6 +18,7 @@ from actors.till import Till
 from actors.virtual_checks import Checking
 from actors.virtual_session import Terms, VirtualAsk, VirtualSession, refuse_other
 from actors.virtual_shard import Closed, VirtualShard, VirtualStore
+from budgets.experience import Experience, Lesson, Subject, total
 from budgets.market import Market
 from budgets.messages import MarketStatus, Reply, WorkerReport
 from budgets.value import ExpectedTokens
@@ -57,10 +58,16 @@ class VirtualJob:
     asked: Callable[[Draw], None] = refuse_other
 
     def terms(
-        self, costs: ExpectedTokens, submit: Callable[[VirtualAsk], None], ready: Callable[[VirtualSession], None]
+        self,
+        costs: ExpectedTokens,
+        submit: Callable[[VirtualAsk], None],
+        ready: Callable[[VirtualSession], None],
+        experience: Callable[[], Experience],
     ) -> Terms:
         """What the sessions of one worker share."""
-        return Terms(self.cost, self.worst, self.seed, costs, submit, ready, checking=self.checking, asked=self.asked)
+        return Terms(
+            self.cost, self.worst, self.seed, costs, submit, ready, experience, checking=self.checking, asked=self.asked
+        )
 
 
 def run_market(job: VirtualJob, budget: int, workers: int = 1) -> MarketStatus:
@@ -91,7 +98,8 @@ def run_market(job: VirtualJob, budget: int, workers: int = 1) -> MarketStatus:
 
 def run_alone(job: VirtualJob) -> None:
     """Let every question decide by itself: its strategy over a pool that is all paid for. No market, no order."""
-    terms = job.terms(ExpectedTokens(), _nobody, _nobody)
+    taught: dict[Subject, Lesson] = {}
+    terms = job.terms(ExpectedTokens(), _nobody, _nobody, lambda: taught)
     for span in job.spans:
         columns = job.recording.read(span)
         order, starts = columns.draw_order(job.seed, job.repeat), columns.starts.tolist()
@@ -100,6 +108,7 @@ def run_alone(job: VirtualJob) -> None:
             session = VirtualSession(columns, number, rows, terms, paid=len(rows))
             solution = _step(session, job.strategy(len(rows)))
             assert solution is not None, "a question whose pool is paid for never waits"
+            taught = total([taught, session.lessons])
             job.closed(Closed(columns, number, session, solution))
 
 
@@ -110,8 +119,9 @@ class VirtualWorker:
         self._job, self._store, self._life = job, store, life
         self._till = Till[VirtualAsk]()
         self._costs = ExpectedTokens()
-        self._terms = job.terms(self._costs, self._submit, self._ready_again)
+        self._terms = job.terms(self._costs, self._submit, self._ready_again, self._known)
         self._shards: dict[int, VirtualShard] = {}
+        self._taught: Experience = {}
         self._shard_of: dict[VirtualSession, VirtualShard] = {}
         self._largest_shard = max(span.stop - span.start for span in job.spans)
         self._running: list[tuple[float, int, VirtualAsk]] = []
@@ -188,6 +198,7 @@ class VirtualWorker:
             return
         self._applied = reply.seq
         self._till.apply(reply)
+        self._taught = dict(reply.lessons)
         for shard_id in reply.acked_commits:
             if shard_id in self._shards and self._shards[shard_id].committed:
                 del self._shards[shard_id]
@@ -226,6 +237,9 @@ class VirtualWorker:
 
     def _submit(self, ask: VirtualAsk) -> None:
         self._till.desk.add(ask)
+
+    def _known(self) -> Experience:
+        return total([self._taught, *(shard.lessons for shard in self._shards.values())])
 
     def _ready_again(self, session: VirtualSession) -> None:
         self._ready.append(session)

@@ -86,7 +86,7 @@ class Terms:
     """What sessions share. ``cost``: units of the budget for a sample of so many tokens; ``worst``: its largest value.
 
     ``submit`` takes an ask to the desk; ``ready`` is told of a session whose asks are all answered; ``costs`` is what
-    the worker's samples cost so far.
+    the worker's samples cost so far; ``experience`` what all questions taught.
     """
 
     cost: Callable[[int], int]
@@ -95,8 +95,7 @@ class Terms:
     costs: ExpectedTokens
     submit: Callable[[VirtualAsk], None]
     ready: Callable[[VirtualSession], None]
-    lessons: dict[Subject, Lesson] = field(default_factory=dict)
-    """What questions taught so far; one worker's own."""
+    experience: Callable[[], Experience] = dict
     checking: Checking = field(default_factory=Checking)
     asked: Callable[[Draw], None] = refuse_other
     """Raises for what the recording cannot answer."""
@@ -114,6 +113,7 @@ class VirtualSession:
         paid: int = 0,
         min_value: float = 0.0,
         checked: set[Paid] | None = None,
+        decisions: dict[str, str] | None = None,
     ) -> None:
         """``checked``: the checks that are paid for; added to. None: all are."""
         self.item = Item(columns.item_ids[number], prompt="", reference=columns.references[number])
@@ -133,8 +133,10 @@ class VirtualSession:
         self._paid_checks = checked
         self._checked: set[Paid] = set()
         self._check_costs: dict[str, ExpectedTokens] = {}
-        self._decisions: dict[str, str] = {}
-        self._taught: dict[Subject, Lesson] = {}
+        self.decisions = dict(decisions or {})
+        """What was decided of this question, by name."""
+        self.lessons: dict[Subject, Lesson] = {}
+        """What it has to teach the others, once it is answered."""
         self._solving: Coroutine[Any, Any, Solution] | None = None
 
     @property
@@ -167,8 +169,6 @@ class VirtualSession:
         except StopIteration as end:
             # Session and coroutine hold each other: let go, so that neither waits for the garbage collector.
             self._solving = None
-            for subject, lesson in self._taught.items():
-                self._terms.lessons[subject] = self._terms.lessons.get(subject, Lesson()) + lesson
             solution: Solution = end.value
             return solution
         return None
@@ -233,13 +233,13 @@ class VirtualSession:
 
     async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
         """See ``strategies.base.Session.decide``."""
-        if name not in self._decisions:
-            self._decisions[name] = choose(self._terms.lessons)
-        return self._decisions[name]
+        if name not in self.decisions:
+            self.decisions[name] = choose(self._terms.experience())
+        return self.decisions[name]
 
     def learn(self, name: str, option: str, reward: float, cost: float) -> None:
         """See ``strategies.base.Session.learn``."""
-        self._taught[(name, option)] = outcome(reward, cost)
+        self.lessons[(name, option)] = outcome(reward, cost)
 
     def cancel(self) -> None:
         """Nothing to do: a recorded sample is there whole."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actors.virtual_session import Paid, Terms, VirtualSession
 from budgets.curve import DemandCurve
+from budgets.experience import Lesson, Subject, total
 from budgets.messages import ShardLease, ShardState
 from pipeline.recording import Columns
 from strategies.base import Solution
@@ -28,6 +29,8 @@ class VirtualStore:
         self.next_value: NDArray[np.float64] = np.full(questions, math.nan)
         self.checked: dict[int, set[Paid]] = {}
         """Checks paid for, of the questions that had any that cost."""
+        self.decisions: dict[int, dict[str, str]] = {}
+        """What was decided of a question, by name; of those alone that decide anything."""
 
 
 class Closed(NamedTuple):
@@ -46,6 +49,7 @@ class VirtualShard:
         self.lease = lease
         self.columns = columns
         self.committed = False
+        self.lessons: dict[Subject, Lesson] = {}
         self._order, self._store = order, store
         self._slice = slice(columns.first, columns.first + len(columns.item_ids))
         self._parked = DemandCurve()
@@ -71,6 +75,7 @@ class VirtualShard:
                 paid=int(self._store.samples[first + number]),
                 min_value=self.lease.min_value,
                 checked=self._store.checked.get(first + number, set()),
+                decisions=self._store.decisions.get(first + number),
             )
             for number in self._todo
         ]
@@ -83,6 +88,10 @@ class VirtualShard:
         self._store.next_value[place] = solution.next_value
         if session.checked:
             self._store.checked[place] = session.checked
+        if session.decisions:
+            self._store.decisions[place] = session.decisions
+        if session.lessons:
+            self.lessons = total([self.lessons, session.lessons])
         self._finished_tokens += session.spent
         self.open -= 1
         if solution.next_value > 0:
@@ -98,6 +107,7 @@ class VirtualShard:
             finished_tokens=self._finished_tokens,
             committed=self.committed,
             parked=self._parked.to_pairs() if self.committed else (),
+            lessons=tuple(self.lessons.items()),
         )
 
     def _park(self, value: float, tokens: float) -> None:

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 
 from budgets.clearing import Needs, needs_of
 from budgets.curve import DemandCurve, just_above
-from budgets.experience import total
+from budgets.experience import Register
 from budgets.leases import Leases
 from budgets.ledger import Grant, Ledger, LedgerError
 from budgets.loans import Loans, Moves
-from budgets.messages import Commits, Lessons, MarketStatus, Reply, WorkerReport
+from budgets.messages import Commits, MarketStatus, Reply, WorkerReport
 
 _PIECES = 4
 """A grant comes in up to this many pieces: only whole ones return, and one long sample must not hold back the rest."""
@@ -78,7 +78,9 @@ class Market:
         self._busy: set[str] = set()
         self._waiting = DemandCurve()
         self._covered = 0
-        self._taught: dict[str, Lessons] = {}
+        self._taught = Register()
+        for shard_id, commit in (committed or {}).items():
+            self._taught.put(shard_id, commit.lessons)
         self._worst_seen = 0
         self._least_seen = 0
         self._price = 0.0
@@ -114,7 +116,7 @@ class Market:
         for settlement in report.settlements:
             self.ledger.settle(settlement.grant_id, settlement.used)
         self._watch(worker, report, curve)
-        self._taught[report.worker] = report.lessons
+        self._listen(report)
         acked_commits = self._leases.report(report.worker, report.shards)
         self._settle_loans(self._loans.report(report, self._leases.lease_of))
         self._close_or_reopen()
@@ -131,6 +133,7 @@ class Market:
         if not deny_below:
             worker.deny_step = 0
         worker.deny_below = deny_below
+        held = self._leases.held_by(report.worker)
         worker.reply = Reply(
             seq=report.seq,
             acked_settlements=tuple(settlement.grant_id for settlement in report.settlements),
@@ -138,7 +141,7 @@ class Market:
             price=price,
             deny_below=deny_below,
             dry=dry,
-            open_shards=self._leases.held_by(report.worker),
+            open_shards=held,
             acked_commits=acked_commits,
             done=self._done,
             hurry=self._hurry and not self._leases.waiting and not self._leases.unstarted,
@@ -146,7 +149,7 @@ class Market:
             lend=self._loans.asked_of(report.worker),
             borrow=self._loans.borrowed_by(report.worker),
             back=self._loans.back_to(report),
-            lessons=self._taught_beside(report.worker),
+            lessons=self._taught.beside(lease.shard_id for lease in held),
         )
         return worker.reply
 
@@ -212,10 +215,12 @@ class Market:
         left = max(0, self._ceiling() - self._leases.finished_tokens)
         return max(unstarted * left // (self._leases.items - self._leases.finished), self._worst_seen)
 
-    def _taught_beside(self, worker: str) -> Lessons:
-        """What all lives but this one taught; one that ended has taught what it taught."""
-        others = [dict(lessons) for name, lessons in self._taught.items() if name != worker and lessons]
-        return tuple(total(others).items()) if others else ()
+    def _listen(self, report: WorkerReport) -> None:
+        """Take what the worker's shards taught; one that is asked again, elsewhere or for more, teaches anew."""
+        for state in report.shards:
+            lease = self._leases.lease_of(report.worker, state.shard_id)
+            if lease is not None and lease.generation == state.generation:
+                self._taught.put(state.shard_id, state.lessons)
 
     def _unsettled(self) -> int:
         return sum(w.report.spent - self.ledger.settled_by(name) for name, w in self._workers.items())

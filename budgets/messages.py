@@ -29,10 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from budgets.curve import Pairs
-from budgets.experience import Lesson, Subject
+from budgets.experience import Lessons
 from budgets.ledger import Grant, Settlement
-
-Lessons = tuple[tuple[Subject, Lesson], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class ShardState:
     ``open``: questions admitted and not closed. ``finished``: questions closed, of all the shard's.
     ``finished_tokens``: all tokens ever paid for those, earlier generations and what the journal holds included.
     ``parked``, sent with ``committed``: value of the next sample (per token) × its expected tokens, of the questions
-    that were refused.
+    that were refused. ``lessons``: what the closed questions taught, summed by subject; the market only passes it on.
     """
 
     shard_id: int
@@ -52,6 +50,7 @@ class ShardState:
     finished_tokens: int
     committed: bool = False
     parked: Pairs = ()
+    lessons: Lessons = ()
 
 
 LOAN_ITEMS = 64
@@ -109,8 +108,6 @@ class WorkerReport:
     borrows: int = 0
     lent: tuple[Lent, ...] = ()
     borrowed: tuple[Borrowed, ...] = ()
-    lessons: Lessons = ()
-    """What this life's questions taught, summed by subject; the market only passes it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +171,7 @@ class Reply:
     borrow: tuple[Loan, ...] = ()
     back: tuple[str, ...] = ()
     lessons: Lessons = ()
-    """What all other lives taught, those that ended included."""
+    """What all shards but those in ``open_shards`` taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +181,7 @@ class Commit:
     generation: int
     finished_tokens: int
     parked: Pairs = field(default=())
+    lessons: Lessons = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from budgets.experience import Lesson, Lessons
 from pipeline.errors import StoreError
 from pipeline.filesystem import Files
 from pipeline.journal import checked, encode, in_parallel, parse_json, read_json
@@ -42,7 +43,7 @@ class Commit:
     """One generation of one shard. ``files`` and ``rows`` are by kind; a kind without rows has no file.
 
     ``items`` = answers + dead letters; ``tokens`` and ``verifier_tokens`` are those of its samples. ``rule``: number of
-    the rule that selected the answers; generations count from 0 under each.
+    the rule that selected the answers; generations count from 0 under each. ``lessons``: what its questions taught.
     """
 
     shard_id: int
@@ -54,6 +55,7 @@ class Commit:
     tokens: int
     verifier_tokens: int
     rule: int = 0
+    lessons: Lessons = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,13 @@ class Commits:
         self._known: dict[str, Commit] = {}
 
     def commit(
-        self, shard_id: int, generation: int, rows: dict[str, Sequence[Any]], writer: str, rule: int = 0
+        self,
+        shard_id: int,
+        generation: int,
+        rows: dict[str, Sequence[Any]],
+        writer: str,
+        rule: int = 0,
+        lessons: Lessons = (),
     ) -> CommitOutcome:
         """Write ``rows`` (by kind), then the commit object. See ``Store.commit``."""
         ids = Counter(row.item_id for kind in ("answers", "dead_letters") for row in rows[kind])
@@ -99,6 +107,7 @@ class Commits:
             tokens=sum(sample.billed_tokens for sample in rows["samples"]),
             verifier_tokens=sum(sample.verifier_tokens for sample in rows["samples"]),
             rule=rule,
+            lessons=lessons,
         )
         if self._files.create(path, json.dumps(asdict(ours), sort_keys=True).encode()):
             return CommitOutcome(won=True, commit=ours)
@@ -173,12 +182,19 @@ class Commits:
 
     def _parse(self, path: str, raw: dict[str, Any]) -> Commit:
         try:
-            # Runs begun before there were rules name none.
-            raw = {"rule": 0, **raw}
+            # Runs begun before there were rules, or lessons, name none.
+            raw = {"rule": 0, **raw, "lessons": _lessons(raw.get("lessons", []))}
             self._known[path] = commit = Commit(**{name: raw[name] for name in Commit.__slots__})
         except KeyError as error:
             raise StoreError(f"{self._files.url}/{path} is corrupt: it has no {error}; restore it") from error
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{self._files.url}/{path} is corrupt: its lessons cannot be read: {error}") from error
         return commit
+
+
+def _lessons(raw: list[Any]) -> Lessons:
+    """Lessons as JSON has them: pairs of a subject, itself a pair, and a mapping."""
+    return tuple(((name, option), Lesson(**lesson)) for (name, option), lesson in raw)
 
 
 def orphans(present: Sequence[str], commits: dict[int, Commit]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from budgets.cost import Usage
+from budgets.experience import Lessons
 from pipeline.budget_spec import BudgetSpec, budget_units, cost_model
 from pipeline.commits import Commit, CommitOutcome, Commits, orphans, some
 from pipeline.errors import RunMismatch, StoreError, UsageError
@@ -268,19 +269,20 @@ class Store:
         dead_letters: Sequence[DeadLetter],
         writer: str,
         rule: int = 0,
+        lessons: Lessons = (),
     ) -> CommitOutcome:
         """Make a shard's rows visible, all at once, unless this generation is committed already.
 
         Data files first, then the commit object, which the first writer creates; a loser deletes its own files. A
         generation replaces the one before, so it holds all rows of the shard. ``rule``: what ``rule_of`` said before
-        the shard's questions were asked; generations count from 0 under each rule.
+        the shard's questions were asked; generations count from 0 under each rule. ``lessons``: what they taught.
 
         Raises:
             StoreError: an item is in the rows twice, or a write failed. Nothing of ours is visible then, unless it was
                 the answer to the last write that got lost: commit again to learn which.
         """
         rows = {"answers": answers, "samples": samples, "decisions": decisions, "dead_letters": dead_letters}
-        return self._commits.commit(shard_id, generation, rows, writer, rule)
+        return self._commits.commit(shard_id, generation, rows, writer, rule, lessons)
 
     def commits(self) -> dict[int, Commit]:
         """Shard id → its newest committed generation."""

@@ -10,23 +10,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.strategy_kinds.aggregate import AggregateSpec as AggregateSpec
-from pipeline.strategy_kinds.behavioural_vote import BehaviouralVoteSpec as BehaviouralVoteSpec
-from pipeline.strategy_kinds.best_of_n import BestOfNSpec as BestOfNSpec
-from pipeline.strategy_kinds.cascade import CascadeSpec as CascadeSpec
-from pipeline.strategy_kinds.deep_conf import DeepConfSpec as DeepConfSpec
-from pipeline.strategy_kinds.diversified import DiversifiedSpec as DiversifiedSpec
-from pipeline.strategy_kinds.greedy import GreedySpec as GreedySpec
-from pipeline.strategy_kinds.self_consistency import SelfConsistencySpec as SelfConsistencySpec
+from pipeline.strategy_kinds.adaptive import AdaptiveSpec as AdaptiveSpec
+from pipeline.strategy_kinds.single import AggregateSpec as AggregateSpec
+from pipeline.strategy_kinds.single import BehaviouralVoteSpec as BehaviouralVoteSpec
+from pipeline.strategy_kinds.single import BestOfNSpec as BestOfNSpec
+from pipeline.strategy_kinds.single import CascadeSpec as CascadeSpec
+from pipeline.strategy_kinds.single import DeepConfSpec as DeepConfSpec
+from pipeline.strategy_kinds.single import DiversifiedSpec as DiversifiedSpec
+from pipeline.strategy_kinds.single import GreedySpec as GreedySpec
+from pipeline.strategy_kinds.single import SelfConsistencySpec as SelfConsistencySpec
+from pipeline.strategy_kinds.single import SingleSpec
 
-StrategySpec = Annotated[
-    GreedySpec
-    | SelfConsistencySpec
-    | BestOfNSpec
-    | CascadeSpec
-    | DiversifiedSpec
-    | AggregateSpec
-    | DeepConfSpec
-    | BehaviouralVoteSpec,
-    Field(discriminator="kind"),
-]
+StrategySpec = Annotated[SingleSpec | AdaptiveSpec, Field(discriminator="kind")]

@@ -56,6 +56,10 @@ class AggregateSpec(StrategySection):
     def uses(self) -> tuple[str, ...]:
         return (self.model,) if self.model else ()
 
+    @property
+    def settles(self) -> tuple[str, ...]:
+        return self.vote.settles
+
     @field_validator("template")
     @classmethod
     def _parses(cls, value: str | None) -> str | None:

@@ -33,6 +33,10 @@ class ArmSpec(Section):
         return value
 
 
+WAYS = ("template", "temperature", "top_p", "min_p", "model")
+"""What an arm may say."""
+
+
 def distinct_names(arms: list[ArmSpec]) -> list[ArmSpec]:
     """The arms, each with a name of its own. Raises ValueError."""
     seen: set[str] = set()

@@ -46,6 +46,11 @@ class StrategySection(Section):
         return None if self.uses else {"": (self.least, self.most)}
 
     @property
+    def settles(self) -> tuple[str, ...]:
+        """What it says itself of how a sample is asked for (``ArmSpec``'s fields): nobody else may say it for it."""
+        return ()
+
+    @property
     def embeds(self) -> bool:
         """Whether it compares texts by their embeddings, which its workers then need a model for."""
         return False

@@ -57,6 +57,10 @@ class BehaviouralVoteSpec(StrategySection):
         return tuple(dict.fromkeys([*self.vote.uses, *([self.model] if self.model else [])]))
 
     @property
+    def settles(self) -> tuple[str, ...]:
+        return self.vote.settles
+
+    @property
     def watches(self) -> str | None:
         return self.verifier
 

@@ -97,6 +97,10 @@ class CascadeSpec(StrategySection):
         return tuple(dict.fromkeys(stage.model for stage in self.stages if stage.model))
 
     @property
+    def settles(self) -> tuple[str, ...]:
+        return ("template", "temperature", "model")
+
+    @property
     def by_model(self) -> dict[str, tuple[int, int]] | None:
         found: dict[str, tuple[int, int]] = {}
         for at, stage in enumerate(self.stages):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from budgets.value import DEFAULT_ALPHA
-from pipeline.strategy_kinds.arms import ArmSpec, distinct_names
+from pipeline.strategy_kinds.arms import WAYS, ArmSpec, distinct_names
 from pipeline.strategy_kinds.base import StrategySection
 
 
@@ -44,6 +44,10 @@ class DiversifiedSpec(StrategySection):
     @property
     def uses(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(arm.model for arm in self.arms if arm.model))
+
+    @property
+    def settles(self) -> tuple[str, ...]:
+        return WAYS if self.arms else ("template",)
 
     @property
     def embeds(self) -> bool:

@@ -11,3 +11,7 @@ class GreedySpec(StrategySection):
     """One sample at temperature 0."""
 
     kind: Literal["greedy"] = "greedy"
+
+    @property
+    def settles(self) -> tuple[str, ...]:
+        return ("temperature",)

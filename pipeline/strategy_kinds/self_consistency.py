@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from budgets.value import DEFAULT_ALPHA
-from pipeline.strategy_kinds.arms import ArmSpec, distinct_names, parsed_templates
+from pipeline.strategy_kinds.arms import WAYS, ArmSpec, distinct_names, parsed_templates
 from pipeline.strategy_kinds.base import StrategySection, known_rule
 
 
@@ -73,6 +73,10 @@ class SelfConsistencySpec(StrategySection):
     @property
     def uses(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(arm.model for arm in self.arms if arm.model))
+
+    @property
+    def settles(self) -> tuple[str, ...]:
+        return WAYS if self.all_arms() else ()
 
     def all_arms(self) -> list[ArmSpec]:
         """The arms, those in short form written out: every template at every temperature."""

@@ -37,6 +37,30 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "vote": {"max_samples": 6},
         "max_tokens": 8,
     },
+    "diversified": {
+        "kind": "diversified",
+        "probes": 6,
+        # Completions take about eight: most are cut here, and some end by themselves.
+        "probe_tokens": 6,
+        "arms": [{"name": "plain"}, {"name": "hot", "temperature": 1.5}],
+    },
+    "adaptive": {
+        "kind": "adaptive",
+        "explore": 0.5,
+        "arms": [
+            {"name": "vote", "strategy": {"kind": "self_consistency", "max_samples": 9}},
+            {"name": "hot", "temperature": 1.5, "strategy": {"kind": "self_consistency", "max_samples": 5}},
+        ],
+    },
+    "adaptive with a verifier": {
+        "kind": "adaptive",
+        "verifier": "numeric",
+        "probe": 2,
+        "arms": [
+            {"name": "tries", "strategy": {"kind": "best_of_n", "score": "numeric", "stop": "pass"}},
+            {"name": "cool", "temperature": 0.2, "strategy": {"kind": "self_consistency", "max_samples": 5}},
+        ],
+    },
     "pandora": {"kind": "best_of_n", "score": "confidence", "stop": "pandora", "max_samples": 6},
     "behaviour": {"kind": "behavioural_vote", "generate": "inputs", "generations": 2, "vote": {"max_samples": 6}},
     "codet": {"kind": "behavioural_vote", "generate": "tests", "generations": 2, "vote": {"max_samples": 6}},

@@ -123,6 +123,17 @@ async def test_below_the_reopening_value_nothing_is_asked():
     assert worker.asks == []
 
 
+async def test_what_is_paid_for_is_handed_out_below_the_reopening_value():
+    worker = Worker()
+    paid = [make_sample(index=index, prompt_key=KEY) for index in range(2)]
+    session = make_session(worker, min_value=2.0, journal=paid)
+    assert [sample.sample_index for sample in await session.sample(3, value=1.0)] == [0, 1]
+    assert session.price == 2.0
+    with pytest.raises(BudgetDenied):
+        await session.sample(1, value=1.0)
+    assert worker.asks == []
+
+
 async def test_a_strategy_that_goes_away_aborts_what_runs_and_withdraws_what_waits():
     worker = Worker()
     task = asyncio.create_task(make_session(worker).sample(2, value=1.0))
@@ -235,15 +246,12 @@ async def test_a_decision_is_made_once_and_kept():
     assert await resumed.decide("arm", lambda known: "another") == "3 seen"
 
 
-async def test_lessons_are_taught_once_when_the_question_ends():
-    taught = []
-    session = QuestionSession(make_item(), 0, make_terms(SPEC, [].append, [].append, teach=taught.append), {})
+async def test_of_what_is_learnt_of_one_subject_the_last_word_counts():
+    session = QuestionSession(make_item(), 0, make_terms(SPEC, [].append, [].append), {})
     session.learn("arm", "a", 0.25, 7.0)
     session.learn("arm", "a", 0.5, 9.0)
-    assert taught == []
     await session.finish()
-    await session.finish()
-    assert taught == [{("arm", "a"): Lesson(1, 0.5, 0.25, 9.0)}]
+    assert session.lessons == {("arm", "a"): Lesson(1, 0.5, 0.25, 9.0)}
 
 
 def test_a_chat_is_asked_another_last_user_turn():
