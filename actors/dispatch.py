@@ -16,7 +16,7 @@ import asyncio
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from actors.desk import Ask, Check
 from actors.engines.base import Completion, Request
@@ -159,6 +159,22 @@ class Dispatch:
             if free[lane] < 0:
                 left.append(place)
         return left[::-1]
+
+    def waiting(self) -> Iterator[tuple[int, str]]:
+        """As many questions as ``queued`` has, one by one and in no order: for a count that may stop early."""
+        if self._halted or self.expired:
+            return
+        seen = {_place(ask) for ask in self._running.values()}
+        free = {model: self._room(model) for model in self._fleet.models}
+        for ask in self.till.desk:
+            if ask.bid < self.till.price or ask.ahead or ask.paid.done() or (place := _place(ask)) in seen:
+                continue
+            seen.add(place)
+            lane = _lane(ask)
+            if free.get(lane, 0) > 0:
+                free[lane] -= 1
+            else:
+                yield place
 
     def interrupt(self, places: Collection[tuple[int, str]]) -> None:
         """Cut what runs for these questions: the run does it, not their strategy."""

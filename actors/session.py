@@ -109,14 +109,13 @@ class QuestionSession:
             self.journal.get((way.key, index)) for way, index in zip(ways, indices, strict=True)
         ]
         missing = [at for at, sample in enumerate(found) if sample is None]
-        if missing and value < self.min_value:
-            raise BudgetDenied(self.min_value)
-        asks = {at: self._needed(ways[at], indices[at], value) for at in missing}
+        # What is paid for is handed out at any price: a strategy that is re-executed finds what it found before.
+        denied = BudgetDenied(self.min_value) if missing and value < self.min_value else None
+        asks = {at: self._needed(ways[at], indices[at], value) for at in missing if denied is None}
         self._open += asks.values()
         # A begun completion is continued once or twice: no further one is worth drawing ahead of need.
-        if missing and math.isfinite(value) and len(set(ways)) == 1 and not ways[-1].draw.prefix:
+        if asks and math.isfinite(value) and len(set(ways)) == 1 and not ways[-1].draw.prefix:
             self._draw_ahead(ways[-1], indices[-1] + 1, value)
-        denied: BudgetDenied | None = None
         try:
             results = await asyncio.gather(*(ask.paid for ask in asks.values()), return_exceptions=True)
         finally:

@@ -88,7 +88,8 @@ class ScriptedEngine:
         shift = hashlib.blake2b(request.item_id.encode()).digest()[0] % len(self._answers)
         weights = self._weights[shift:] + self._weights[:shift]
         answer = rng.choices(self._answers, weights)[0]
-        tokens = min(request.max_tokens or self._max_tokens, max(1, round(rng.gauss(self._tokens, self._tokens / 4))))
+        wanted, room = max(1, round(rng.gauss(self._tokens, self._tokens / 4))), request.max_tokens or self._max_tokens
+        tokens = min(wanted, room)
         mean_logprob = -rng.random()
         aborted = not await self._pretence.run(request.request_id)
         trace = self._trace(request, answer, 1 if aborted else tokens, rng)
@@ -100,7 +101,7 @@ class ScriptedEngine:
             prompt_tokens=len(request.prompt.token_ids),
             cached_prompt_tokens=len(request.prompt.token_ids) if request.sample_index else 0,
             completion_tokens=trace.tokens,
-            finish_reason="abort" if aborted else "cut" if trace.cut else "stop",
+            finish_reason="abort" if aborted else "cut" if trace.cut else "length" if wanted > room else "stop",
             mean_logprob=mean_logprob,
             min_group_confidence=trace.confidence,
         )

@@ -23,7 +23,7 @@ DATA = Path(__file__).resolve().parents[2] / "../shared/data/smollm2_arithmetic_
 
 @dataclass(frozen=True)
 class Question:
-    """One recorded question: its traces whole, and the confidence of each of their tokens."""
+    """One recorded question: its traces whole, and the confidence of each of their tokens where they are to be cut."""
 
     item_id: str
     gold: str
@@ -106,9 +106,10 @@ def orders(questions: Sequence[Question], repeats: int, seed: int) -> list[list[
 
 def _drawn(question: Question, number: int, draw: Draw) -> Sample:
     """A recorded trace as an engine returns it under a bar."""
-    trace, confidences = question.traces[number], question.confidences[number]
+    trace = question.traces[number]
     if draw.group is None:
         return trace
+    confidences = question.confidences[number]
     if draw.cut_below is not None:
         watched = GroupConfidence(draw.group)
         for count, confidence in enumerate(confidences[:-1], start=1):

@@ -151,6 +151,31 @@ async def test_hostile_inputs_are_the_inputs_own_affair(sandbox: Sandbox) -> Non
     assert words(verdict) == ["!input", "!ended", "!time", "!", digest(7)]
 
 
+@confined
+async def test_inputs_a_model_wrote_reach_no_file_no_network_and_no_process() -> None:
+    confined_only = Sandbox(1)
+    given = (
+        "open('/etc/passwd').read()",
+        "__import__('socket').socket()",
+        "__import__('os').fork()",
+        "__import__('os').listdir('/proc')",
+        "__import__('os').environ.copy()",
+        "f(1)",
+    )
+    try:
+        [verdict] = await seen(confined_only, ["f(9)"], "def f(x): return x", given=given)
+    finally:
+        await confined_only.close()
+    assert words(verdict) == [
+        "!FileNotFoundError",
+        "!PermissionError",
+        "!BlockingIOError",
+        "!FileNotFoundError",
+        digest({}),
+        digest(1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("inputs", "fields", "says"),
     [

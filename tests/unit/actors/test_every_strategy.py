@@ -37,6 +37,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "vote": {"max_samples": 6},
         "max_tokens": 8,
     },
+    "diversified": {
+        "kind": "diversified",
+        "probes": 6,
+        # Completions take about eight: most are cut here, and some end by themselves.
+        "probe_tokens": 6,
+        "arms": [{"name": "plain"}, {"name": "hot", "temperature": 1.5}],
+    },
     "adaptive": {
         "kind": "adaptive",
         "explore": 0.5,

@@ -123,6 +123,17 @@ async def test_below_the_reopening_value_nothing_is_asked():
     assert worker.asks == []
 
 
+async def test_what_is_paid_for_is_handed_out_below_the_reopening_value():
+    worker = Worker()
+    paid = [make_sample(index=index, prompt_key=KEY) for index in range(2)]
+    session = make_session(worker, min_value=2.0, journal=paid)
+    assert [sample.sample_index for sample in await session.sample(3, value=1.0)] == [0, 1]
+    assert session.price == 2.0
+    with pytest.raises(BudgetDenied):
+        await session.sample(1, value=1.0)
+    assert worker.asks == []
+
+
 async def test_a_strategy_that_goes_away_aborts_what_runs_and_withdraws_what_waits():
     worker = Worker()
     task = asyncio.create_task(make_session(worker).sample(2, value=1.0))
