@@ -1,6 +1,7 @@
 """``ponder compare`` from outside: runs that share what they have in common, killed, resumed, and asked again."""
 
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,22 @@ def journal(url: Path) -> Counter[Place]:
     shards = store.read_plan() if store.planned() else []
     samples = (sample for shard in shards for sample in store.read_journal(shard.shard_id))
     return Counter((sample.item_id, sample.sample_index) for sample in samples)
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
+    job = write_job(tmp_path, questions(ROWS), model={"options": {"seconds": 0.5}, "max_num_seqs": 4})
+    again = words(tmp_path, job, "--no-greedy")
+    three = tmp_path / "compared/three-5000"
+    with start(tmp_path, again) as running:
+        running.until(lambda: journal(three), "a sample of the first run")
+        running.process.send_signal(signal.SIGINT)
+        ended = running.wait()
+        assert running.left() == []
+    assert ended.code == 130
+    said = f"interrupted; what was paid for is saved in {tmp_path}/compared. To go on, run: ponder compare {job.path}"
+    assert ended.result["error"].startswith(said)
+    assert "Traceback" not in ended.stderr
+    assert 0 < sum(journal(three).values()) < sum(grid(3).values())
 
 
 def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
