@@ -72,8 +72,8 @@ def _terminable() -> Iterator[Callable[[], None]]:
         return
 
     def take() -> None:
-        # Whatever Python believes: each start of Ray installs a handler below it, which Python does not know of.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGTERM) is not signal.default_int_handler:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     before = signal.getsignal(signal.SIGTERM)
     take()
