@@ -7,6 +7,7 @@ The comparison is written to ``compare.json`` and ``compare.png`` in ``--output`
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from pathlib import PurePosixPath
@@ -88,7 +89,7 @@ def compare(
     found = load_strategies(strategies)
     wanted = parse_accuracies(parse_amounts("--reach", reach))
     amounts = parse_amounts("--budget-tokens", budget_tokens) or parse_amounts("--budgets", budgets)
-    where = output if output is not None else f"runs/compare-{PurePosixPath(source.rstrip('/')).stem}"
+    where = output if output is not None else f"runs/compare-{_name_of(source)}"
     refuse_run(where)
     if not can_draw():
         click.echo("no picture will be drawn: matplotlib is not installed", err=True)
@@ -151,6 +152,11 @@ def refuse_run(where: str) -> None:
     except FileNotFoundError:
         return
     raise UsageError(f"--output {where}: holds a run; name a directory of the comparison's own")
+
+
+def _name_of(source: str) -> str:
+    """A source's name as part of a directory's."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(source.rstrip("/")).stem).strip("-.") or "samples"
 
 
 def _say(strategy: str, budget: float) -> None:

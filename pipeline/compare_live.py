@@ -19,6 +19,7 @@ from pipeline.driver import Listen
 from pipeline.errors import SpecError, UsageError
 from pipeline.fingerprint import changed_sections, fingerprint_of, mismatch
 from pipeline.readiness import refuse_unjudgeable, refuse_unready
+from pipeline.reuse import other_models
 from pipeline.run_outcomes import Outcomes, outcomes_of
 from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec, parse, read_job
@@ -103,7 +104,7 @@ def run_course(course: Course, listen: Listen, begins: Callable[[Leg, int], None
     """
     for place, leg in enumerate(course.legs):
         begins(leg, place)
-        others = [one.spec.output for one in course.legs if one is not leg and _begun(one.spec.output)]
+        others = [one.spec.output for one in course.legs if one is not leg and serves(one.spec, leg.spec)]
         driver.run(leg.spec.model_copy(update={"reuse": [*leg.spec.reuse, *others]}), listen)
 
 
@@ -152,8 +153,11 @@ def _refuse_other(leg: Leg, data: str) -> None:
         raise mismatch(leg.spec.output, info.job, leg.spec.model_dump(mode="json"), changed)
 
 
-def _begun(output: str) -> bool:
-    return Store.open(output).planned()
+def serves(one: JobSpec, other: JobSpec) -> bool:
+    """Whether the run of ``one`` has samples that ``other`` may ask for: strategy files may bring models of their own,
+    and of one name there are then several."""
+    alike = not other_models(one.model_dump(mode="json"), other.model_dump(mode="json"))
+    return alike and Store.open(one.output).planned()
 
 
 def _written(amount: float) -> str:

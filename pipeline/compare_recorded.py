@@ -11,26 +11,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from actors.assembly import make_strategy
 from actors.virtual_checks import Checking
 from actors.virtual_session import VirtualSession
 from pipeline.comparison import Floats, Measured, best_of, doublings
-from pipeline.comparison_result import Comparison, Contender, Standard, summarise
-from pipeline.errors import RequestRejected, SourceError, Unrecorded
+from pipeline.comparison_result import UNGRADED, Comparison, Contender, Standard, summarise
+from pipeline.errors import EngineError, SourceError, Unrecorded, UsageError
 from pipeline.recording import Columns, Recording
 from pipeline.recording_parts import Wanted
 from pipeline.records import Item, StopReason
 from pipeline.replay import SHARD_SIZE, Settings, play, virtual_job
 from pipeline.replay_grading import Grader
 from pipeline.replay_verdicts import RecordedVerdicts, Verdicts
+from pipeline.reviews import reviewers
 from pipeline.run import open_run
 from pipeline.spec import AnswerSpec, JobSpec, SamplingSpec, parse
 from pipeline.strategy_files import Strategy
 from pipeline.strategy_spec import AggregateSpec, CascadeSpec, DiversifiedSpec, GreedySpec, SelfConsistencySpec
+from pipeline.verifier_spec import VerifierSpec
 from strategies import base
 
 
@@ -90,12 +93,15 @@ def compare_recorded(
     contenders: list[Contender] = []
     with Recording.open(source, columns, Wanted(text=checks, verdicts=checks, greedy=False)) as recording:
         job = _job_of(source)
+        verifiers = _verifiers_of(source, job) if job is not None else None
         recorded = RecordedVerdicts(recording, _pages(recording))
+        if not (recording.has_reference or recorded.scores):
+            raise UsageError(UNGRADED)
         standards, notes = _standards(source, columns, recording)
         for strategy in strategies:
             try:
-                contenders += _replayed(recording, strategy, recorded, job, budgets, settings, tell)
-            except (Unrecorded, RequestRejected) as error:
+                contenders += _replayed(recording, strategy, recorded, job, verifiers, budgets, settings, tell)
+            except (Unrecorded, EngineError) as error:
                 refused[strategy.name] = str(error)
         has_tokens = recording.largest is not None
     if not contenders:
@@ -138,6 +144,7 @@ def _replayed(
     strategy: Strategy,
     recorded: RecordedVerdicts,
     job: JobSpec | None,
+    verifiers: list[Any] | None,
     budgets: Budgets,
     settings: Settings,
     tell: Tell,
@@ -147,7 +154,7 @@ def _replayed(
     if missing is not None:
         raise Unrecorded(f"{strategy.name} asks for {missing}, which {recording.name} does not hold")
     plain, answer = _Capped(make_strategy(strategy.file.strategy)), recording.answer or AnswerSpec()
-    verdicts = Verdicts(strategy.name, strategy.file, recorded, list(job.verifiers) if job else None, answer)
+    verdicts = Verdicts(strategy.name, strategy.file, recorded, verifiers, answer)
     try:
         base_job = virtual_job(recording, lambda pool: plain, budgets.in_tokens, settings)
         checking = Checking(verdicts.says, _tokens, verdicts.worst) if budgets.in_tokens else Checking(verdicts.says)
@@ -200,7 +207,8 @@ def _standards(source: str, columns: Mapping[str, str], recording: Recording) ->
         standards.append(Standard(name, k, np.concatenate(found), None if a_sample is None else k * a_sample))
     notes = [] if greedy is not None else [f"greedy: not recorded (no samples at temperature 0 in {source})"]
     if most < int(pools.max()):
-        notes.append(f"random choice and oracle are over the first {most} samples, which every question has")
+        pool = f"questions have {most} to {int(pools.max())} samples, and no strategy draws more than were recorded"
+        notes += [pool, f"random choice and oracle are over the first {most} samples, which every question has"]
     return standards, notes
 
 
@@ -251,6 +259,12 @@ def _job_of(source: str) -> JobSpec | None:
     if source.lower().endswith(".parquet") or any(sign in source for sign in "*?["):
         return None
     return parse(open_run(source).info.job)
+
+
+def _verifiers_of(source: str, job: JobSpec) -> list[Any]:
+    """The run's own verifiers, and those that looked at its samples later."""
+    later = reviewers(open_run(source).store.files).values()
+    return [*job.verifiers, *TypeAdapter(list[VerifierSpec]).validate_python(list(later))]
 
 
 def _pages(recording: Recording) -> int:

@@ -16,6 +16,11 @@ from pipeline.comparison import Floats, Measured, Resamples
 from pipeline.errors import UsageError
 from pipeline.replay_intervals import Interval
 
+UNGRADED = (
+    "no question has a reference that an answer can be compared with, so accuracy cannot be told: name the column "
+    "(dataset.reference; over recorded samples --columns reference=… or score=…)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -142,10 +147,7 @@ def summarise(
     graded = ~np.isnan(np.stack(told)).any(axis=0)
     count = int(graded.sum())
     if not count:
-        raise UsageError(
-            "no question has a reference that an answer can be compared with, so accuracy cannot be told: name the "
-            "column (dataset.reference; over recorded samples --columns reference=… or score=…)"
-        )
+        raise UsageError(UNGRADED)
     resamples = Resamples(count, seed)
     kept = [_only(one, graded) for one in contenders]
     costs = [one.measured.tokens if has_tokens else one.measured.samples for one in kept]

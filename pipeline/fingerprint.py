@@ -1,7 +1,8 @@
 """What makes two jobs the same run: named digests of everything that changes which samples a run draws and judges.
 
-Pure. Budget, cluster and output are left out: a run may be topped up, moved to other machines, or resumed with another
-shard size (the stored plan then holds). ``data`` is digested by the source, which alone has seen the rows.
+Pure. Budget, cluster, output and ``reuse`` are left out: a run may be topped up, moved to other machines, given samples
+of other runs, or resumed with another shard size (the stored plan then holds). ``data`` is digested by the source,
+which alone has seen the rows.
 """
 
 from __future__ import annotations

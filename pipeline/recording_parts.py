@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import PonderError, SourceError, UsageError
 from pipeline.records import CUT
+from pipeline.reviews import reviewers, with_reviews
 from pipeline.run import Run, open_run
 from pipeline.source_files import find_files, opened
 from pipeline.spec import AnswerSpec, parse
@@ -136,6 +137,7 @@ class RunPart:
     """The samples of one committed shard of a run, each beside its question's reference.
 
     Of a question that was asked in several ways (arms, several models) those of the way most samples came from.
+    ``reviewers``: later verifiers (``ponder verify``) whose verdicts stand beside the run's own.
     """
 
     run: Run
@@ -143,13 +145,17 @@ class RunPart:
     path: str
     rows: int
     names: Mapping[str, str]
+    reviewers: tuple[str, ...] = ()
 
     def read(self) -> Any:
         import pyarrow as pa
 
         with _parquet(self.path) as file:
             columns = sorted({*self.names.values(), "prompt_key"})
-            table = by_role(_one_way(file.read(columns=columns, use_threads=False)), self.names, self.path)
+            found = _one_way(file.read(columns=columns, use_threads=False))
+        if self.reviewers:
+            found = with_reviews(found, self.run.store.files, self.shard_id, self.reviewers)
+        table = by_role(found, self.names, self.path)
         answers = self.run.shard_answers(self.shard_id).to_table(columns=["item_id", "reference"], use_threads=False)
         known = dict(zip(answers["item_id"].to_pylist(), answers["reference"].to_pylist(), strict=True))
         references = [known.get(item_id) for item_id in table["item_id"].to_pylist()]
@@ -181,6 +187,7 @@ def _run_parts(url: str, columns: Mapping[str, str], wanted: Wanted) -> Parts:
         raise UsageError(
             f"{url} is neither a Parquet file nor a run ({error}); name one, or a glob in quotes"
         ) from None
+    later = tuple(reviewers(run.store.files)) if wanted.verdicts else ()
     parts: list[Part] = []
     for shard_id, commit in sorted(run.commits.items()):
         if not commit.rows["samples"]:
@@ -188,7 +195,7 @@ def _run_parts(url: str, columns: Mapping[str, str], wanted: Wanted) -> Parts:
         path = f"{run.store.url}/{commit.files['samples']}"
         with _parquet(path) as file:
             names = _resolved(path, file.schema_arrow, {}, wanted)
-        parts.append(RunPart(run, shard_id, path, commit.rows["samples"], names))
+        parts.append(RunPart(run, shard_id, path, commit.rows["samples"], names, later))
     if not parts:
         raise SourceError(f"{url}: the run has no committed samples yet; let it go on with `ponder run`")
     return Parts(url, tuple(parts), parse(run.info.job).answer)

@@ -93,11 +93,12 @@ class Sample:
 
     ``answer`` is canonical, or None where nothing parses. ``prompt_tokens`` counts all prompt tokens, of which
     ``cached_prompt_tokens`` were not computed. ``mean_logprob`` is the mean log-probability (nats) of the chosen
-    tokens; ``min_group_confidence`` is DeepConf's lowest group confidence (Fu et al. 2025, §3.1), where measured.
-    ``finish_reason`` is stop, length, abort (the strategy cut it), cut (its confidence fell below the bar it was asked
-    under) or interrupted (the run was stopped). ``attempt`` counts from 0; ``writer`` names the worker life that paid.
-    ``model``: which of the job's ``models`` it came from; empty: the job's ``model``. ``origin``: id of the run that
-    generated it, where that was another (the job's ``reuse``); empty: this one did.
+    tokens; ``min_group_confidence`` is DeepConf's lowest group confidence (Fu et al. 2025, §3.1), where measured,
+    and NaN where a token's is not finite. ``finish_reason`` is stop, length, abort (the strategy cut it), cut (its
+    confidence fell below the bar it was asked under) or interrupted (the run was stopped). ``attempt`` counts from 0;
+    ``writer`` names the worker life that paid. ``model``: which of the job's ``models`` it came from; empty: the job's
+    ``model``. ``origin``: id of the run that generated it, where that was another (the job's ``reuse``); empty: this
+    one did.
     """
 
     item_id: str

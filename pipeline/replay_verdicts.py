@@ -91,7 +91,7 @@ class Verdicts:
         if verifier in self._looked_up:
             raise Unrecorded(
                 f"{self._name}: sample {columns.sample_index.item(row)} of item {columns.item_ids[number]!r} has no "
-                f"verdict of {verifier!r}, and its checks cost; record verdicts of every sample"
+                f"verdict of {verifier!r}, and it cannot be run here; `ponder verify` checks every sample of a run"
             )
         return recorded_score(columns, number, row, verifier)
 
@@ -151,7 +151,7 @@ class Verdicts:
             said = columns.verdicts[row].get(verifier)
             if said is not None:
                 key = self._key(columns, row, verifier)
-                costs[key] = costs.get(key, 0) + said.tokens
+                costs[key] = max(costs.get(key, 0), said.tokens)
         return costs
 
     def _run(self, verifier: str, item_id: str, reference: str | None, answer: str | None, text: str) -> Verdict:

@@ -37,7 +37,7 @@ def refuse_unlike(spec: JobSpec, fingerprint: Mapping[str, str], shards: Sequenc
             raise UsageError(f"reuse: {error}") from None
         changed = [name for name in changed_sections(info.fingerprint, fingerprint) if name not in MAY_DIFFER]
         job = spec.model_dump(mode="json")
-        changes = [diff(info.job, job, changed)] if changed else _other_models(info.job, job)
+        changes = [diff(info.job, job, changed)] if changed else other_models(info.job, job)
         if changes:
             listed = "\n".join(changes).replace("\n", "\n  ")
             raise UsageError(
@@ -47,8 +47,8 @@ def refuse_unlike(spec: JobSpec, fingerprint: Mapping[str, str], shards: Sequenc
             raise UsageError(f"reuse: {url} has other shards; set cluster.shard_size as there, and begin a new run")
 
 
-def _other_models(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Lines on further models of one name that are not the same."""
+def other_models(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Lines on further models of one name that are not the same in two jobs (as JSON)."""
     known, own = theirs.get(MODELS) or {}, ours.get(MODELS) or {}
     return [
         f"{MODELS}.{model}.{field}: {known[model].get(field)!r} (run) → {own[model].get(field)!r} (job)"

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.filesystem import Files
 from pipeline.journal import decode, encode, in_parallel, read_json
-from pipeline.records import Reviewed, from_row
+from pipeline.records import Reviewed, Verdict, from_row, to_row
 
 FOLDER = "verdicts"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -140,6 +140,32 @@ def tally_of(review: Reviews, samples: int) -> Tally:
         questions=len(questions),
         questions_passed=len(passed),
     )
+
+
+def reviewers(files: Files) -> dict[str, dict[str, Any]]:
+    """Every later verifier of a run, by its name: the section it stands for. Raises StoreError."""
+    paths = [path for path in files.list(FOLDER) if path.endswith("/_verifier.json")]
+    return {path.split("/")[1]: read_json(files, path) for path in sorted(paths)}
+
+
+def with_reviews(samples: Any, files: Files, shard_id: int, names: Iterable[str]) -> Any:
+    """A table of one shard's samples whose ``verdicts`` hold what these later verifiers say too. Raises StoreError."""
+    import pyarrow as pa
+
+    said: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for name in names:
+        review = Reviews(files, name)
+        for row in review.read(review.parts(shard_id)):
+            verdict = to_row(Verdict(row.verifier, row.score, row.error, row.tokens, row.detail))
+            said.setdefault((row.item_id, row.prompt_key, row.sample_index), []).append(verdict)
+    if not said:
+        return samples
+    own = samples["verdicts"].to_pylist()
+    places = zip(*(samples[name].to_pylist() for name in ("item_id", "prompt_key", "sample_index")), strict=True)
+    merged = [(verdicts or []) + said.get(place, []) for verdicts, place in zip(own, places, strict=True)]
+    at = samples.schema.get_field_index("verdicts")
+    field = samples.schema.field(at)
+    return samples.set_column(at, field, pa.array(merged, field.type))
 
 
 def reviewed_files(files: Files) -> list[str]:

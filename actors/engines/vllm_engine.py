@@ -119,7 +119,8 @@ class VllmEngine:
             prompt = {"prompt_token_ids": list(request.prompt.token_ids)}
             async for output in self._llm.generate(prompt, params, name):
                 if trace.add(output):
-                    # What comes back before the core has dropped it was generated, and is counted.
+                    # What comes back before the core has dropped it was generated, and is counted. A step that the
+                    # core is in by then takes the trace along and is never told of: one token of batched work.
                     await self._llm.abort(name)
         except EngineDeadError as error:
             raise EngineError(f"vLLM's engine core died: {error}") from error

@@ -20,7 +20,7 @@ class DeepConfSpec(StrategySection):
         gt=0,
         le=100,
         description="η: percent of the warm-up that reaches the bar; 90 is the paper's DeepConf-high, 10 its "
-        "DeepConf-low, which cuts most",
+        "DeepConf-low, which cuts most and of a small warm-up leaves one voter, who agrees with himself",
     )
     consensus: float = Field(0.95, gt=0.5, le=1, description="τ: settled once the leader has this share of all weight")
     group: int = Field(

@@ -190,6 +190,8 @@ def test_local_paths_become_absolute_and_are_announced(cluster, tmp_path, monkey
     )
     told = {line.split()[1] for line in lines if line.startswith("note:")}
     assert told == {"dataset.path.0", "output", "model.name"}
+    reused = a_job(reuse=["runs/first", "s3://bucket/other"])
+    assert with_absolute_paths(reused).reuse == [os.path.abspath("runs/first"), "s3://bucket/other"]
     assert with_absolute_paths(a_job()) == a_job(), "URLs and the bundled model's name stay as they are"
     gym = a_job(dataset={"path": "reasoning_gym:chain_sum"})
     assert with_absolute_paths(gym) == gym

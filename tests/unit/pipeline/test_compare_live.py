@@ -12,11 +12,16 @@ from click.testing import CliRunner, Result
 
 from actors.engines.scripted import ScriptedEngine
 from pipeline.cli import main
-from pipeline.compare_live import Course, plan_course, result_of
+from pipeline.compare_live import Course, plan_course, result_of, serves
 from pipeline.errors import UsageError
+from pipeline.records import Reviewed
+from pipeline.reviews import Reviews
+from pipeline.run import open_run
 from pipeline.run_outcomes import outcomes_of
 from pipeline.spec import JobSpec
+from pipeline.store import Store
 from pipeline.strategy_files import load_strategies
+from pipeline.verifier_spec import NumericSpec
 from tests.unit.actors.test_station import begin, outcome, spent, work
 
 VOTE = {"kind": "self_consistency", "max_samples": 4, "rule": "fixed:4"}
@@ -102,6 +107,22 @@ def test_budgets_are_in_what_the_job_is_paid_in(folder: Path) -> None:
     ]
     assert (found.unit, found.legs[0].spec.budget.price.completion) == ("dollars", 0.4)
     assert [leg.budget for leg in course("vote.yaml", (), greedy=False).legs] == [5]
+
+
+LARGE = {"engine": "scripted", "max_model_len": 256}
+CASCADE = {"kind": "cascade", "stages": [{"max_samples": 2}, {"model": "large", "max_samples": 1}]}
+
+
+def test_runs_whose_models_of_one_name_differ_serve_each_other_nothing(folder: Path) -> None:
+    for name, tokens in (("short", 4), ("long", 12), ("again", 12)):
+        write(f"{name}.yaml", {"strategy": CASCADE, "models": {"large": {**LARGE, "options": {"tokens": tokens}}}})
+    found = course("vote.yaml,short.yaml,long.yaml,again.yaml", greedy=False)
+    specs = {str(leg.strategy): leg.spec for leg in found.legs}
+    assert not serves(specs["vote"], specs["short"])
+    for spec in specs.values():
+        begin(spec)
+    assert {name for name, spec in specs.items() if serves(spec, specs["long"])} == {"vote", "long", "again"}
+    assert {name for name, spec in specs.items() if serves(spec, specs["vote"])} == {"vote", "short", "long", "again"}
 
 
 # --- what is refused, before anything is spent -------------------------------------------------------------------
@@ -246,3 +267,34 @@ def test_a_question_without_a_sample_leaves_no_baselines(folder: Path) -> None:
     outcomes = outcomes_of([("vote", 20.0, "out/vote-20")], found.legs[0].spec.answer, set())
     assert outcomes.standards == []
     assert outcomes.notes == ["random choice and oracle: not known, for a question has no sample"]
+
+
+# --- over a run that was verified later --------------------------------------------------------------------------
+
+
+def test_verdicts_of_a_later_verifier_are_used_at_their_cost(folder: Path) -> None:
+    found = course("vote.yaml", greedy=False)
+    run_all(found)
+    url = found.legs[0].spec.output
+    section = NumericSpec(name="later").model_dump(mode="json")
+    later = Reviews(Store.open(url).files, "later")
+    later.begin(section)
+    for shard_id in open_run(url).commits:
+        rows = open_run(url).shard_samples(shard_id).to_table().to_pylist()
+        said = [
+            Reviewed(
+                row["item_id"], row["prompt_key"], row["sample_index"], "later", float(row["answer"] == "1"), tokens=7
+            )
+            for row in rows
+        ]
+        later.append(shard_id, 0, said)
+    write("later.yaml", {"strategy": {**PASS, "score": "later", "stop": "fixed", "max_samples": 4}})
+    write("other.yaml", {"strategy": {**PASS, "score": "unheard"}})
+    words = ["--strategies", "later.yaml,other.yaml", "--budgets", "4", "--repeats", "1", "--json"]
+    result = json.loads(call(url, *words).stdout)
+    # A question's equal answers are checked as one, however often they were paid for.
+    answers = {(row["item_id"], row["answer"]) for row in outcome(found.legs[0].spec)[1] if row["item_id"] != "q005"}
+    assert result["rows"][0]["verification"] == pytest.approx(7 * len(answers) / 6)
+    oracle = {one["name"]: one["accuracy"] for one in result["baselines"]}
+    assert result["rows"][0]["accuracy"] == pytest.approx(oracle["oracle pass@4"])
+    assert "'unheard' says was not recorded, and the strategy file describes no verifier" in result["refused"]["other"]
