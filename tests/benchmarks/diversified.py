@@ -220,7 +220,7 @@ def critical(found: list[Row], arms: str) -> str:
 def show(found: list[Row], questions: int) -> None:
     print(f"{questions} questions; each against plain samples at the same tokens a question")
     print(
-        "run                       tokens  plain N  right  and plain (95%)         covered  and plain (95%)       answers"
+        "run                       tokens  plain N  right  and plain (95%)        covered  and plain (95%)      answers"
     )
     for row in found:
         low, high = row["difference_interval"]
