@@ -1,15 +1,18 @@
 """DeepConf against a vote of as many whole traces on the same questions: tokens generated, and answers right.
 
     python -m tests.benchmarks.deep_conf recorded [--repeats 10] [--json]     needs ../shared/data
+    python -m tests.benchmarks.deep_conf record TRACES.parquet [--questions 20] [--n 20]
+    python -m tests.benchmarks.deep_conf recorded TRACES.parquet --warmup 8 --groups 8,16,32
     python -m tests.benchmarks.deep_conf live [--questions 20] [--n 20] [--keep 90,10] [--save ROWS.json] [--json]
     python -m tests.benchmarks.deep_conf pooled ROWS.json …                   several live runs as one
 
-*recorded*: traces of the bundled model whose every token's confidence is known, cut where an engine would have cut
-them. Answers there are about 18 tokens long. *live*: the bundled model adds numbers in words, works each sum out twice,
-and takes about 80 tokens a trace, through a worker's whole inside; a run a way of voting, each in a process of its own,
-and tokens are those of the samples that were paid for, real aborts included. Every question DeepConf settles early runs
-on to the cap too (the audit), so that one run shows both what cutting alone saves and what it saves with the consensus
-stop.
+*recorded*: whole traces whose every token's confidence is known, cut where an engine would have cut them: every way to
+vote sees the same traces, reshuffled. Without a file, those of the bundled model in ../shared/data, whose answers are
+about 18 tokens long; *record* makes others, of sums that are talked through and worked out twice, about 80 tokens long.
+*live*: the same sums through a worker's whole inside; a run a way of voting, each in a process of its own, with traces
+of its own, and tokens are those of the samples that were paid for, real aborts included. Every question DeepConf
+settles early runs on to the cap too (the audit), so that one run shows both what cutting alone saves and what it saves
+with the consensus stop.
 
 Intervals are 95%, over questions; p is of the paired difference in right answers (``pipeline.comparison``).
 """
@@ -30,19 +33,18 @@ from typing import Any
 
 import numpy as np
 
+from budgets.evidence import AUTO, Evidence
 from budgets.stopping import FixedN
 from pipeline.comparison import Floats, Resamples
 from pipeline.records import Item, Sample
 from pipeline.spec import JobSpec, parse
-from strategies.base import Draw
+from strategies.base import Draw, Strategy
 from strategies.deep_conf import DeepConf
 from strategies.self_consistency import SelfConsistency
-from tests.benchmarks import deep_conf_recorded
-from tests.benchmarks.deep_conf_recorded import Question, course, load, orders
+from tests.benchmarks.deep_conf_recorded import DATA, Question, course, load, orders, record
 from tests.benchmarks.throughput import _leave
 
-GROUPS, KEEPS = (4, 8, 16), (10.0, 50.0, 90.0)
-WARMUP, POOL = 16, 40
+KEEPS = (10.0, 50.0, 90.0)
 AUDIT = 1.0 - 1e-9
 """As good as every question; a job's audit is a part of them."""
 
@@ -52,26 +54,32 @@ Row = dict[str, Any]
 # -- recorded --------------------------------------------------------------------------------------------------------
 
 
-def recorded(repeats: int, seed: int) -> list[Row]:
-    """Every group size and share kept, with and without the consensus stop, against a weighted vote of 40."""
-    questions = load()
+def recorded(path: Path, warmup: int, groups: Sequence[int], repeats: int, seed: int) -> list[Row]:
+    """Every group size and share kept, with and without the consensus stop, against a weighted vote of all traces."""
+    questions = load(path)
     shuffles = orders(questions, repeats, seed)
-    base = _courses(SelfConsistency(max_samples=POOL, rule=FixedN(POOL)), questions, shuffles)
-    rows = [_compared("vote of 40, weighted", base, base, seed)]
-    rows.append(_compared("adaptive consistency .95", _courses(SelfConsistency(), questions, shuffles), base, seed))
-    for group in GROUPS:
+    pool = min(len(question.traces) for question in questions)
+    base = _courses(SelfConsistency(max_samples=pool, rule=FixedN(pool)), questions, shuffles, warmup)
+    rows = [_compared(f"vote of {pool}, weighted", base, base, seed)]
+    for name, evidence in (("", AUTO), (", votes count alike", Evidence("votes"))):
+        vote = SelfConsistency(max_samples=pool, evidence=evidence)
+        found = _courses(vote, questions, shuffles, warmup)
+        rows.append(_compared(f"adaptive consistency .95{name}", found, base, seed))
+    for group in groups:
         for keep in KEEPS:
-            strategy = DeepConf(WARMUP, keep, max_samples=POOL, group=group)
+            strategy = DeepConf(warmup, keep, max_samples=pool, group=group)
             for name, one in ((", to the cap", strategy.unstopped()), ("", strategy)):
-                found = _courses(one, questions, shuffles)
+                found = _courses(one, questions, shuffles, warmup)
                 rows.append(_compared(f"deep_conf group {group} keep {keep:g}{name}", found, base, seed))
     return rows
 
 
-def _courses(strategy: Any, questions: Sequence[Question], shuffles: list[list[list[int]]]) -> dict[str, Floats]:
+def _courses(
+    strategy: Strategy, questions: Sequence[Question], shuffles: list[list[list[int]]], warmup: int = 0
+) -> dict[str, Floats]:
     """By question, means over the repeats."""
     runs = [
-        [course(strategy, question, order, WARMUP) for question, order in zip(questions, each, strict=True)]
+        [course(strategy, question, order, warmup) for question, order in zip(questions, each, strict=True)]
         for each in shuffles
     ]
     names = ("right", "tokens", "traces", "cut", "cut_tokens")
@@ -292,12 +300,13 @@ def in_a_process(way: str, arguments: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["recorded", "live", "pooled"])
-    parser.add_argument("rows", nargs="*", help="pooled: what live runs of other seeds saved")
+    parser.add_argument("what", choices=["recorded", "record", "live", "pooled"])
+    parser.add_argument("files", nargs="*", help="traces; pooled: what live runs of other seeds saved")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--n", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=8)
+    parser.add_argument("--warmup", type=int, help="default: 16 recorded, 8 live")
+    parser.add_argument("--groups", default="4,8,16", help="recorded: group sizes")
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--keep", default="90,10")
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -310,15 +319,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.warmup = arguments.warmup or (16 if arguments.what == "recorded" else 8)
     if arguments.way:
         with tempfile.TemporaryDirectory() as folder:
             rows = asyncio.run(live(*job(arguments, folder), Draw(group=arguments.group)))
             print(json.dumps(rows), flush=True)
         _leave()
+    if arguments.what == "record":
+        arguments.way = "whole"
+        with tempfile.TemporaryDirectory() as folder:
+            record(*job(arguments, folder), arguments.n, Path(arguments.files[0]))
+        _leave()
     if arguments.what == "recorded":
-        if not deep_conf_recorded.DATA.exists():
-            raise SystemExit(f"{deep_conf_recorded.DATA} is not there: recorded traces are needed")
-        found = recorded(arguments.repeats, arguments.seed)
+        path = Path(arguments.files[0]) if arguments.files else DATA
+        if not path.exists():
+            raise SystemExit(f"{path} is not there: recorded traces are needed")
+        groups = [int(word) for word in arguments.groups.split(",")]
+        found = recorded(path, arguments.warmup, groups, arguments.repeats, arguments.seed)
     else:
         if arguments.what == "live":
             runs = {}
@@ -327,7 +344,7 @@ def main() -> None:
                 if arguments.save:
                     Path(arguments.save).write_text(json.dumps(runs))
         else:
-            loaded = [json.loads(Path(path).read_text()) for path in arguments.rows]
+            loaded = [json.loads(Path(path).read_text()) for path in arguments.files]
             runs = {way: [row for one in loaded for row in one[way]] for way in loaded[0]}
         found = compared(runs, arguments.seed)
         lengths = [one["completion_tokens"] for row in runs["whole"] for one in row["samples"]]

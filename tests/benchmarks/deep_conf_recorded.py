@@ -6,17 +6,20 @@ Runs the strategies of live jobs in memory, without market or engine; for ``test
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actors.engines.confidence import GroupConfidence, min_group_confidence
+from actors.engines.confidence import GroupConfidence, min_group_confidence, token_confidence
 from pipeline.records import Item, Sample
+from pipeline.spec import JobSpec
 from strategies.base import Draw, Solution, Strategy
 from tests.fake_session import FakeSession
+from verifiers.canonical import canonical_for
+from verifiers.extract import make_extractor
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/smollm2_arithmetic_360x40.parquet"
 
@@ -42,11 +45,11 @@ class Course:
     cut_tokens: int
 
 
-def load() -> list[Question]:
+def load(path: Path) -> list[Question]:
     import pyarrow.parquet as pq
 
     questions: dict[str, Question] = {}
-    for row in pq.read_table(DATA).to_pylist():
+    for row in pq.read_table(path).to_pylist():
         question = questions.setdefault(row["question_id"], Question(row["question_id"], row["gold"], [], []))
         logprobs = row["token_logprobs"]
         question.confidences.append(row["token_confidence"])
@@ -124,3 +127,47 @@ def _drawn(question: Question, number: int, draw: Draw) -> Sample:
                     finish_reason="cut",
                 )
     return replace(trace, min_group_confidence=min_group_confidence(confidences, draw.group))
+
+
+def record(spec: JobSpec, questions: Sequence[Mapping[str, str]], n: int, path: Path) -> None:
+    """``n`` whole traces of each question (id, prompt, gold) in one plain vLLM call, with every token's confidence."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from actors.engines.bundled import resolve_model
+    from actors.engines.vllm_engine import _arguments, prepare_environment
+
+    prepare_environment(spec)
+    from vllm import LLM, SamplingParams
+
+    arguments = _arguments(spec, resolve_model(spec.model.name))
+    llm = LLM(**{name: value for name, value in arguments.items() if name != "disable_log_stats"})
+    sampling = spec.sampling
+    params = SamplingParams(
+        n=n,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
+        stop=sampling.stop,
+        logprobs=sampling.logprobs,
+    )
+    outputs = llm.generate([question["prompt"] for question in questions], params, use_tqdm=False)
+    extract, canonical = make_extractor(spec.answer), canonical_for(spec.answer)
+    rows = []
+    for question, output in zip(questions, outputs, strict=True):
+        for index, one in enumerate(output.outputs):
+            told = [[entry.logprob for entry in position.values()] for position in one.logprobs]
+            rows.append(
+                {
+                    "question_id": question["id"],
+                    "gold": question["gold"],
+                    "sample_index": index,
+                    "text": one.text,
+                    "answer": canonical(extract(one.text)),
+                    "completion_tokens": len(one.token_ids),
+                    "finish_reason": one.finish_reason,
+                    # vLLM names the chosen token first.
+                    "token_logprobs": [candidates[0] for candidates in told],
+                    "token_confidence": [token_confidence(candidates) for candidates in told],
+                }
+            )
+    pq.write_table(pa.Table.from_pylist(rows), path)
