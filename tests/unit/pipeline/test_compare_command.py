@@ -144,6 +144,22 @@ def test_pools_that_differ_are_compared_over_what_every_question_has(folder: Pat
     ]
 
 
+def test_without_tokens_costs_are_samples(folder: Path) -> None:
+    rows = [{name: row[name] for name in ("item_id", "sample_index", "answer", "reference")} for row in make_rows(6, 8)]
+    write_rows(folder / "bare.parquet", rows)
+    write(folder, "a.yaml", VOTE)
+    words = ("bare.parquet", "--strategies", "a.yaml")
+    found = compared(*words, "--budgets", "2,4", "--reach", "0.01")
+    assert [(row["tokens"], row["cost"]) for row in found["rows"]] == [(None, row["samples"]) for row in found["rows"]]
+    assert {one["tokens"] for one in found["baselines"]} == {None}
+    assert found["reach"][0]["cost"] == found["rows"][0]["samples"]
+    printed = call(*words, "--budgets", "2", "--reach", "0.01", *QUICK).stdout
+    assert "at most 2.0 samples a question" in printed
+    refused = call(*words, "--budget-tokens", "40", *QUICK)
+    assert refused.exit_code == 2
+    assert "--budget-tokens: bare.parquet has no completion_tokens" in refused.stderr
+
+
 def test_questions_without_a_reference_are_left_out_of_all(folder: Path) -> None:
     rows = [{**row, "reference": None if row["item_id"] < "q004" else "right"} for row in make_rows(12, 8)]
     write_rows(folder / "some.parquet", rows)
