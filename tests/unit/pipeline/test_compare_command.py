@@ -10,6 +10,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
+from pipeline.recording import Recording, Span
+from pipeline.recording_parts import Wanted
+from pipeline.records import Verdict
 from tests.unit.pipeline.recordings import Row, make_rows, write_rows
 
 QUICK = ("--repeats", 2)
@@ -225,6 +228,20 @@ def test_recorded_checks_are_paid_from_a_budget_in_tokens(folder: Path) -> None:
     assert ample["verification"] <= 7 * 4
     in_samples = compared(source, "--strategies", "checked.yaml", "--budgets", "8")["rows"][0]
     assert in_samples["verification"] == pytest.approx(ample["verification"])
+
+
+def test_what_a_verifier_said_when_it_was_given_something_is_another_check(tmp_path: Path) -> None:
+    rows = make_rows(questions=1, pool=2)
+    said = {"verifier": "v", "score": 0.5, "error": None, "tokens": 1, "given": None}
+    rows[0]["verdicts"] = [said, {**said, "score": 1.0, "given": "k"}]
+    rows[1]["verdicts"] = [{**said, "given": "k"}]
+    fields = [*VERDICTS.value_type, pa.field("given", pa.string())]
+    schema = pa.Table.from_pylist(rows[:1]).schema
+    at = schema.get_field_index("verdicts")
+    schema = schema.set(at, pa.field("verdicts", pa.list_(pa.struct(fields))))
+    path = write_rows(tmp_path / "given.parquet", rows, schema=schema)
+    with Recording.open(path, wanted=Wanted(verdicts=True)) as recording:
+        assert recording.read(Span(0, 1)).verdicts == [{"v": Verdict("v", 0.5, tokens=1)}, {}]
 
 
 @pytest.mark.parametrize("kind", ["exact", "math"])
