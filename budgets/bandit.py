@@ -20,8 +20,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from budgets.experience import Experience, Lesson
 from pipeline.errors import SpecError
@@ -36,6 +36,9 @@ PRICE = 0.5
 """Of the best rate of gain, what a unit is taken to be worth: all of it in a tight budget, nothing in an ample one."""
 ENOUGH = 40
 """Lessons after which comparing is no longer the rule. On 360 recorded questions 40 and 100 did alike, 0 worse."""
+LEAST = 4
+"""Lessons of an arm in a bucket before it may cut a probe short."""
+SPLIT = "0.5"
 _EDGES = (0.0, 0.5, 0.75)
 _LEAST_COST = 1e-9
 _LEAST_RATE = 1e-3
@@ -59,6 +62,45 @@ class Choice:
         """As it is kept (``Session.decide``)."""
         rates = [float(f"{rate:.4g}") for rate in self.rates]
         return json.dumps({"arms": self.arms, "rates": rates, "worth": self.worth, "compared": self.compared})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is decided before a question's first sample. ``compares``: two arms are; ``appeal``: see there."""
+
+    compares: bool = False
+    appeal: Mapping[str, float] = field(default_factory=dict)
+
+    def appeal_of(self, votes: int, drawn: int) -> float:
+        """Of arms, to a question whose samples agree so; 0 where nothing is known."""
+        return self.appeal.get(bucket_of(votes, drawn), 0.0)
+
+    def said(self) -> str:
+        """As it is kept."""
+        return json.dumps({"compares": self.compares, "appeal": numbers_said(self.appeal)})
+
+    @staticmethod
+    def heard(text: str) -> Start:
+        """A start as it was kept; nothing where it cannot be read."""
+        try:
+            raw = json.loads(text)
+            return Start(bool(raw["compares"]), numbers_heard(raw["appeal"]))
+        except (ValueError, TypeError, KeyError):
+            return Start()
+
+
+def numbers_said(numbers: Mapping[str, float]) -> str:
+    """Named numbers as they are kept."""
+    return json.dumps({name: float(f"{number:.4g}") for name, number in numbers.items()})
+
+
+def numbers_heard(text: str) -> dict[str, float]:
+    """Named numbers > 0 as they were kept; none where they cannot be read."""
+    try:
+        found = {str(name): float(number) for name, number in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+    return {name: number for name, number in found.items() if 0.0 < number < math.inf}
 
 
 def heard(text: str, names: Sequence[str]) -> Choice:
@@ -97,7 +139,8 @@ def subject_of(bucket: str) -> str:
     return f"adaptive/{bucket}"
 
 
-_SUBJECTS = tuple(subject_of(f"{edge:g}") for edge in _EDGES)
+_BUCKETS = tuple(f"{edge:g}" for edge in _EDGES)
+_SUBJECTS = tuple(map(subject_of, _BUCKETS))
 
 
 def choose(known: Experience, bucket: str, costs: Mapping[str, float], rng: random.Random, draw: bool = True) -> Choice:
@@ -131,6 +174,26 @@ def exploring(known: Experience, explore: float) -> float:
     """The share of questions that compare two arms now: all of the first, then ever fewer, and ``explore`` at last."""
     lessons = sum(lesson.count for (name, _), lesson in known.items() if name in _SUBJECTS)
     return max(explore, 1.0 - lessons / ENOUGH)
+
+
+def appeal(known: Experience, costs: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
+    """Bucket → the best rate of gain of the arms ``among``, against the best of all arms where the vote is split.
+
+    Of ``LEAST`` lessons alone: a question is not taken from its probe on a guess.
+    """
+    split = max((_rate(known, SPLIT, arm, cost) for arm, cost in costs.items()), default=0.0)
+    if split <= 0.0:
+        return {}
+    rates = {b: max((_rate(known, b, arm, costs[arm]) for arm in among), default=0.0) for b in _BUCKETS}
+    return {bucket: rate / split for bucket, rate in rates.items() if rate > 0.0}
+
+
+def _rate(known: Experience, bucket: str, arm: str, cost: float) -> float:
+    """Mean gain per unit; 0 before ``LEAST`` lessons."""
+    if known.get((subject_of(bucket), arm), Lesson()).count < LEAST:
+        return 0.0
+    found = belief(known, bucket, arm, cost)
+    return found.gain / max(found.cost, _LEAST_COST)
 
 
 def compare(names: Sequence[str], rng: random.Random) -> Choice:

@@ -62,11 +62,13 @@ def compare(
 ) -> int:
     """Compare strategies on the same questions at equal budgets.
 
-    With JOB.yaml each strategy is run at each budget, in a directory below the comparison's; samples that several ask
-    for alike are generated once and charged to each. The same command resumes, and spends nothing once all is done.
+    With JOB.yaml each strategy is run at each budget, in a directory below the comparison's (the job's output is not
+    used); samples that several ask for alike are generated once and charged to each, checks are made and charged in
+    each. The same command resumes, and spends nothing once all is done.
 
     With a run's directory, or Parquet files of recorded samples (see `ponder replay`), strategies are replayed over
-    them, without a GPU; what one asks for that was not recorded is refused by name.
+    them, without a GPU; what one asks for that was not recorded is refused by name. Where a column temperature is 0,
+    samples are the greedy baseline.
 
     A strategy file holds a strategy section, and verifiers and models where the job's are not meant. Accuracy needs
     references, or recorded scores.
@@ -89,7 +91,7 @@ def compare(
     found = load_strategies(strategies)
     wanted = parse_accuracies(parse_amounts("--reach", reach))
     amounts = parse_amounts("--budget-tokens", budget_tokens) or parse_amounts("--budgets", budgets)
-    where = output if output is not None else f"runs/compare-{_name_of(source)}"
+    where = output.rstrip("/") if output is not None else f"runs/compare-{_name_of(source)}"
     refuse_run(where)
     if not can_draw():
         click.echo("no picture will be drawn: matplotlib is not installed", err=True)

@@ -6,11 +6,14 @@ Hard to Think", arXiv:2410.04707, and Snell et al. 2024, arXiv:2408.03314, §3.2
 predictors or oracle bins). Which arm then pays is a bandit's business (``budgets.bandit``): arms are asked in
 the order of what they gain per unit of the budget, each bidding in proportion, until the question is settled or
 outbid. What one learns the whole dataset knows. An arm is a strategy with its own way to ask; probe samples count for
-every arm that asks alike (``strategies.turn``).
+every arm that asks alike (``strategies.turn``). Where an arm is known to gain more by the unit than the probe's next
+sample would, the probe ends early; without a verifier that takes a dearer model, for agreement alone gives nobody a
+claim over the probe.
 
 What is an outcome, when no reference may be looked at?
 
-- With ``verifier``: the score of the arm's answer less that of the probe's. Every question teaches.
+- With ``verifier``: the score of the arm's answer less that of the probe's, or a pass of any of its samples, where
+  checks are free. Every question teaches.
 - Without: a seeded ``explore`` of the questions, more of the first, asks two arms, chosen at random; an
   outcome is whether an arm's answer, and the probe's, is the leader of all samples of the question together, each
   counted by what samples of its model cost. The leader is the answer too: these samples are not spent to learn alone.
@@ -25,22 +28,33 @@ An arm that fails (its model or prompt is refused, its strategy breaks) is named
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from budgets.bandit import Choice, bucket_of, choose, compare, exploring, heard, subject_of
+from budgets.bandit import (
+    Choice,
+    Start,
+    appeal,
+    bucket_of,
+    choose,
+    compare,
+    exploring,
+    heard,
+    numbers_heard,
+    numbers_said,
+    subject_of,
+)
 from budgets.evidence import AUTO, Evidence
 from budgets.experience import Experience
 from budgets.stopping import FixedN
 from budgets.value import DEFAULT_ALPHA, voting_value
-from budgets.votes import p_lead
 from pipeline.errors import BudgetDenied, EngineError, RequestRejected, SpecError, StrategyError
 from pipeline.records import Item, Sample, StopReason
 from strategies.arms import PLAIN_ARM, Arm
 from strategies.base import Auditable, Draw, Fact, Session, Solution, Strategy
 from strategies.self_consistency import SelfConsistency
+from strategies.together import Together, agreement, together
 from strategies.turn import Pool, Turn
 
 _USUAL_SAMPLES = 4.0
@@ -97,10 +111,10 @@ class Adaptive:
     async def solve(self, item: Item, session: Session) -> Solution:
         return await _Question(self, item, session).solve()
 
-    def probing(self) -> SelfConsistency:
+    def probing(self, samples: int) -> SelfConsistency:
         """The vote the question begins with."""
         return SelfConsistency(
-            max_samples=self.probe,
+            max_samples=samples,
             confidence=self.confidence,
             rule=FixedN(self.probe) if self.always else None,
             evidence=self.evidence,
@@ -136,7 +150,7 @@ class _Question:
     ran: list[_Ran] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
     """By model: what one of its samples counts for where all are counted together."""
     prompts: set[str | None] = field(default_factory=lambda: {None})
     """What is asked in the question's place by an arm as such, None: the question itself."""
@@ -144,11 +158,12 @@ class _Question:
 
     async def solve(self) -> Solution:
         config = self.config
-        probe = await self._ask("probe", PLAIN_ARM, config.probing(), math.inf, 1.0)
+        start = await self._start()
+        probe = await self._probed(start)
         if probe is not None and not config.always and (probe.over or probe.turn.denied is not None):
             return self._solution(probe)
-        choice = await self._choice(probe)
-        opening = self._opening(probe)
+        choice = await self._choice(probe, start)
+        opening = self._opening(probe, start)
         by_name = {one.name: one for one in config.candidates}
         arms: list[_Ran] = []
         for place, (name, rate) in enumerate(zip(choice.arms, choice.rates, strict=True)):
@@ -157,7 +172,7 @@ class _Question:
             ran = await self._pull(by_name[name], opening * rate, rate)
             if ran is not None:
                 arms.append(ran)
-                await self._look_at(ran, probe, choice)
+                await self._look_at(ran, probe)
         if len(self.pool) > 1:
             await self._weigh()
         if choice.compared:
@@ -174,35 +189,74 @@ class _Question:
         outbid = last.turn.denied is not None and last.turn.denied >= opening
         return last.over or outbid or place >= choice.worth
 
-    async def _choice(self, probe: _Ran | None) -> Choice:
+    async def _start(self) -> Start:
+        """What is decided of a question before its first sample."""
+        config = self.config
+        if config.always:
+            return Start()
+
+        def pick(known: Experience) -> str:
+            several = len(config.candidates) > 1
+            if config.verifier is None and several and self.session.rng.random() < exploring(known, config.explore):
+                return Start(compares=True).said()
+            costs, plain = self._costs(), _USUAL_SAMPLES * self._price(PLAIN_ARM)
+            # Where agreement is all there is to go by, an arm no dearer than the probe has no claim over it.
+            among = [arm for arm, cost in costs.items() if config.verifier is not None or cost > plain]
+            return Start(appeal=appeal(known, costs, among)).said()
+
+        return Start.heard(await self.session.decide("adaptive/start", pick))
+
+    async def _probed(self, start: Start) -> _Ran | None:
+        """The probe, up to its end or to where an arm is worth more than its next sample."""
+        config = self.config
+        for n in range(1 if start.appeal else config.probe, config.probe + 1):
+            self.ran.clear()
+            # Samples that are there are handed out again: only the last one is drawn.
+            probe = await self._ask("probe", PLAIN_ARM, config.probing(n), math.inf, 1.0)
+            if probe is None or probe.over or probe.turn.denied is not None:
+                return probe
+            if start.appeal_of(*agreement(probe.turn.drawn)) * self._split() > self._next_worth(probe):
+                return probe
+        return probe
+
+    def _split(self) -> float:
+        """What a split question's next sample is worth after a whole probe, per sample."""
+        return voting_value(0.5, self.config.probe, 1.0, alpha=self.config.alpha)
+
+    def _next_worth(self, probe: _Ran) -> float:
+        sure = 0.0 if probe.found.answer is None else min(1.0, probe.found.confidence)
+        return voting_value(sure, len(probe.turn.drawn), 1.0, alpha=self.config.alpha)
+
+    def _costs(self) -> dict[str, float]:
+        return {one.name: _USUAL_SAMPLES * self._price(one.arm) for one in self.config.candidates}
+
+    async def _choice(self, probe: _Ran | None, start: Start) -> Choice:
         config, names = self.config, [one.name for one in self.config.candidates]
-        votes, drawn = _agreement(probe.turn.drawn if probe else ())
+        votes, drawn = agreement(probe.turn.drawn if probe else ())
         bucket = self.facts["difficulty"] = bucket_of(votes, drawn)
         if config.always:
             return Choice(tuple(names), (1.0,) * len(names), len(names))
         rng = self.session.rng
 
         def pick(known: Experience) -> str:
-            if config.verifier is None and len(names) > 1 and rng.random() < exploring(known, config.explore):
+            # The first number said whether arms are compared: which, another one says.
+            rng.random()
+            if start.compares:
                 return compare(names, rng).said()
             # Where comparisons teach, the others need not be left to chance.
-            costs = {one.name: _USUAL_SAMPLES * self._price(one.arm) for one in config.candidates}
-            return choose(known, bucket, costs, rng, draw=config.verifier is not None).said()
+            return choose(known, bucket, self._costs(), rng, draw=config.verifier is not None).said()
 
         return heard(await self.session.decide(subject_of(bucket), pick), names)
 
     def _price(self, arm: Arm) -> float:
         return self.session.expected_tokens(Draw(model=arm.model))
 
-    def _opening(self, probe: _Ran | None) -> float:
+    def _opening(self, probe: _Ran | None, start: Start) -> float:
         """What the best arm bids at first: per unit, as much as one more sample of the probe."""
         if probe is None or not probe.turn.drawn:
             return math.inf
-        tokens = self.session.expected_tokens()
-        sure, n = min(1.0, probe.found.confidence), len(probe.turn.drawn)
-        if probe.found.answer is None:
-            sure = 0.0
-        return voting_value(sure, n, tokens, stakes=self.item.stakes, alpha=self.config.alpha)
+        worth = max(self._next_worth(probe), start.appeal_of(*agreement(probe.turn.drawn)) * self._split())
+        return self.item.stakes * worth / self.session.expected_tokens()
 
     async def _pull(self, one: Candidate, opening: float, rate: float) -> _Ran | None:
         strategy = one.strategy
@@ -231,43 +285,56 @@ class _Question:
         self.ran.append(ran)
         return ran
 
-    async def _look_at(self, ran: _Ran, probe: _Ran | None, choice: Choice) -> None:
-        """Have an arm's answer judged, and teach what came of it."""
+    async def _look_at(self, ran: _Ran, probe: _Ran | None) -> None:
+        """Have an arm's answer judged, and teach what came of it. Where checks are free, a sample it passed over may
+        pass: an arm that does not look at the verifier need not know which."""
         config, found = self.config, ran.found
         if config.verifier is None or not ran.turn.paid:
             return
-        if found.best is not None:
-            try:
-                [verdict] = await self.session.verify([found.best], config.verifier, value=math.inf)
-            except BudgetDenied:
-                return
-            ran.score = verdict.score
-            if ran.score is not None and ran.score >= config.pass_score:
-                ran.found = dataclasses.replace(found, stop_reason=StopReason.VERIFIED, confidence=1.0)
-            elif found.stop_reason is StopReason.SETTLED:
+        free = self.session.expected_tokens(check=config.verifier) <= self.session.expected_tokens()
+        able = [sample for sample in ran.turn.drawn if sample.answer is not None and not sample.aborted]
+        asked = [*([found.best] if found.best is not None else []), *(able if free else [])]
+        scores = await self._scores(asked, ran.turn.opening)
+        if scores is None:
+            return
+        passed = next((at for at, one in enumerate(scores) if one is not None and one >= config.pass_score), None)
+        if passed is not None:
+            best, score = asked[passed], scores[passed]
+            votes = sum(sample.answer == best.answer for sample in able)
+            ran.found = Solution(best.answer, best, StopReason.VERIFIED, 1.0, votes, facts=found.facts)
+        else:
+            score = scores[0] if found.best is not None else 0.0
+            if found.stop_reason is StopReason.SETTLED:
                 ran.found = dataclasses.replace(found, stop_reason=StopReason.CAPPED)
-        before = await self._score_of(probe)
-        after = ran.score if found.best is not None else 0.0
-        if after is not None:
-            self._learn(ran, after, before)
+        ran.score = score
+        before = await self._score_of(probe, ran.turn.opening)
+        if score is not None and before is not None:
+            self._learn(ran, score, before)
 
-    async def _score_of(self, probe: _Ran | None) -> float:
-        """What the verifier said of the probe's answer, which is the one at hand; 0 where there is none."""
-        if probe is None or probe.found.best is None or self.config.verifier is None:
+    async def _score_of(self, probe: _Ran | None, value: float) -> float | None:
+        """What the verifier says of the probe's answer, the one at hand; 0 where there is none, None: not known."""
+        if probe is None or probe.found.best is None:
             return 0.0
         if probe.score is None:
-            try:
-                [verdict] = await self.session.verify([probe.found.best], self.config.verifier, value=math.inf)
-            except BudgetDenied:
-                return 0.0
-            probe.score = verdict.score
-        return probe.score or 0.0
+            [probe.score] = await self._scores([probe.found.best], value) or [None]
+        return probe.score
+
+    async def _scores(self, samples: Sequence[Sample], value: float) -> list[float | None] | None:
+        """What the verifier says; None where the market will not pay for it."""
+        assert self.config.verifier is not None, "nobody to ask"
+        if not samples:
+            return []
+        try:
+            verdicts = await self.session.verify(samples, self.config.verifier, value=value)
+        except BudgetDenied:
+            return None
+        return [verdict.score for verdict in verdicts]
 
     def _compare(self, arms: Sequence[_Ran], probe: _Ran | None) -> None:
         """Two arms were asked: which of them, and was the probe, of one mind with all samples together?"""
         if len(arms) < 2 or any(not ran.turn.drawn for ran in arms):
             return
-        leader = self._together()[0]
+        leader = self._together().leader
         if leader is None:
             return
         before = float(probe is not None and probe.found.answer == leader)
@@ -284,38 +351,11 @@ class _Question:
         """What samples count for: as much as those of their model cost. Kept, for what is expected to cost changes."""
         models = sorted({draw.model for draw in self.pool})
 
-        def prices(known: Experience) -> str:
+        def weigh(known: Experience) -> str:
             plain = self.session.expected_tokens()
-            return json.dumps(
-                {one: float(f"{self.session.expected_tokens(Draw(model=one)) / plain:.4g}") for one in models}
-            )
+            return numbers_said({model: self.session.expected_tokens(Draw(model=model)) / plain for model in models})
 
-        self.weights = _weights(await self.session.decide("adaptive/weights", prices))
-
-    def _together(self) -> tuple[str | None, float, float]:
-        """The leader of all samples drawn, its weight and the next one's."""
-        weights: dict[str, float] = {}
-        counted: set[tuple[str, int]] = set()
-        for draw, drawn in self.pool.items():
-            if not _answers(draw, self.prompts):
-                continue
-            weight = self.weights.get(draw.model, 1.0)
-            counted |= {(sample.prompt_key, sample.sample_index) for sample in drawn}
-            tally = self.config.evidence.tally()
-            for sample in drawn:
-                tally.add_sample(sample)
-            for answer, count in tally.counts.items():
-                weights[answer] = weights.get(answer, 0.0) + weight * count
-        for ran in self.ran:
-            # An arm that asks in ways of its own is heard by its answer alone.
-            best = ran.found.best
-            if best is not None and best.answer and (best.prompt_key, best.sample_index) not in counted:
-                worth = self.weights.get(best.model, 1.0) * max(1, ran.found.votes)
-                weights[best.answer] = weights.get(best.answer, 0.0) + worth
-        if not weights:
-            return None, 0.0, 0.0
-        first = max(weights, key=lambda answer: weights[answer])
-        return first, weights[first], max((w for answer, w in weights.items() if answer != first), default=0.0)
+        self.prices = numbers_heard(await self.session.decide("adaptive/weights", weigh))
 
     def _best(self, arms: Sequence[_Ran]) -> _Ran | None:
         """The arm whose word is the answer: what passed, the best judged, what settled, else the vote of all."""
@@ -326,19 +366,16 @@ class _Question:
             return max(heard_from, key=lambda ran: -1.0 if ran.score is None else ran.score)
         if len(heard_from) == 1:
             return heard_from[0]
-        leader, weight, rival = self._together()
-        backing = next((ran for ran in reversed(heard_from) if ran.found.answer == leader), None)
-        if backing is not None:
-            return backing
+        joint = self._together()
+        backing = next((ran for ran in reversed(heard_from) if ran.found.answer == joint.leader), None)
+        if backing is not None or joint.leader is None:
+            return backing or heard_from[-1]
         last = heard_from[-1]
-        if leader is None:
-            return last
-        samples = [sample for drawn in self.pool.values() for sample in drawn]
-        standing = [sample for sample in samples if sample.answer == leader and not sample.aborted]
-        found = dataclasses.replace(
-            last.found, answer=leader, best=standing[0], confidence=p_lead(weight, rival), votes=len(standing)
-        )
-        return dataclasses.replace(last, name="all", found=found)
+        return dataclasses.replace(last, name="all", found=joint.over(last.found))
+
+    def _together(self) -> Together:
+        solutions = [ran.found for ran in self.ran]
+        return together(self.pool, self.prompts, solutions, self.prices, self.config.evidence)
 
     def _solution(self, final: _Ran | None) -> Solution:
         if final is None:
@@ -353,33 +390,8 @@ class _Question:
         found = final.found
         if refused and found.stop_reason not in (StopReason.SETTLED, StopReason.VERIFIED):
             reason = StopReason.HOPELESS if found.stop_reason is StopReason.HOPELESS else StopReason.EXHAUSTED
-            return dataclasses.replace(found, stop_reason=reason, next_value=_finite(max(refused)), facts=facts)
+            return dataclasses.replace(found, stop_reason=reason, next_value=max(refused), facts=facts)
         return dataclasses.replace(found, next_value=0.0, facts=facts)
-
-
-def _agreement(samples: Iterable[Sample]) -> tuple[int, int]:
-    """Samples that gave the answer most of them gave, and all of them; what a verifier said is no matter here."""
-    answers = [None if sample.aborted else sample.answer for sample in samples]
-    counts = [answers.count(answer) for answer in set(answers) if answer is not None]
-    return max(counts, default=0), len(answers)
-
-
-def _answers(draw: Draw, prompts: set[str | None]) -> bool:
-    """Is such a sample an answer to the question, and no beginning of one, nor what a strategy asked about answers?"""
-    return draw.prompt in prompts and draw.max_tokens is None and not draw.prefix
-
-
-def _weights(text: str) -> dict[str, float]:
-    """Weights as they were kept, what is none left out."""
-    try:
-        raw = json.loads(text)
-        return {str(model): float(weight) for model, weight in raw.items() if 0.0 < float(weight) < math.inf}
-    except (ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _told(failed: dict[str, str]) -> str:

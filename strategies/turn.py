@@ -32,7 +32,7 @@ class Turn(Wrapped):
         self, session: Session, name: str, pool: Pool, asked: Draw, opening: float, scale: float = 1.0
     ) -> None:
         super().__init__(session)
-        self._name, self._pool, self._asked, self._opening, self._scale = name, pool, asked, opening, scale
+        self._name, self._pool, self._asked, self.opening, self._scale = name, pool, asked, opening, scale
         self._next: Counter[Draw] = Counter()
         self.drawn: list[Sample] = []
         self.paid: list[tuple[Draw, Sample]] = []
@@ -52,7 +52,7 @@ class Turn(Wrapped):
         missing = [draw for draw, one in zip(asked, found, strict=True) if one is None]
         fresh: list[Sample] = []
         if missing:
-            bid = min(value * self._scale, self._opening)
+            bid = min(value * self._scale, self.opening)
             try:
                 fresh = await super().sample_each(missing, value=bid)
             except BudgetDenied:
@@ -75,7 +75,7 @@ class Turn(Wrapped):
     async def verify(
         self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
     ) -> list[Verdict]:
-        return await super().verify(samples, verifier, value=min(value * self._scale, self._opening), given=given)
+        return await super().verify(samples, verifier, value=min(value * self._scale, self.opening), given=given)
 
     async def decide(self, name: str, choose: Callable[[Experience], str]) -> str:
         return await super().decide(f"{self._name}/{name}", lambda known: choose(self._own(known)))

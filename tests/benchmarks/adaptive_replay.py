@@ -6,8 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from actors.virtual import VirtualJob, run_market
@@ -21,19 +25,19 @@ from strategies.turn import Turn
 from strategies.wrapped import Wrapped
 from tests.benchmarks.best_of_n_replay import DATA, QUESTIONS_A_SLOT
 
-SHARD = 30
-"""Questions a shard: small, so that a small dataset comes in several waves, as a large one does."""
+SHARDS = 12
+"""Two are open at a time, so that a small dataset comes in waves, as a large one does."""
+
+SURE = 0.8
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A SIMULATED model. One of its samples costs ``size`` recorded ones; its answer is the first one's, but for
-
-    ``knows``: a share of the questions, by a hash of the id, whose answer it gives in ``SURE`` of its samples;
-    ``wrong``: a share on which it says the same wrong thing as often.
-    """
+    """A SIMULATED model. One of its samples costs ``size`` recorded ones and gives the answer of the first, but on two
+    shares of the questions, by a hash of the id: those it ``knows``, where ``SURE`` of its samples are right, and those
+    on which it says the same ``wrong`` thing as often."""
 
     name: str
     size: int = 1
@@ -54,9 +58,6 @@ class Model:
             failed = (Verdict("recorded", 0.0),) if first.verdicts else ()
             return replace(sample, answer="wrong", mean_logprob=None, verdicts=failed)
         return sample
-
-
-SURE = 0.8
 
 
 class _Simulated(Wrapped):
@@ -86,6 +87,15 @@ class _Simulated(Wrapped):
             self._next[draw.model] = index + 1
             found.append(self._models[draw.model].sample(self._item, index, parts) if draw.model else parts[0])
         return found
+
+    async def verify(
+        self, samples: Sequence[Sample], verifier: str, *, value: float, given: Sequence[str] = ()
+    ) -> list[Verdict]:
+        """What a sample carries: the recorded score, or the simulated model's."""
+        return [
+            replace(one.verdicts[0], verifier=verifier) if one.verdicts else Verdict(verifier, error="nothing recorded")
+            for one in samples
+        ]
 
 
 @dataclass(frozen=True)
@@ -128,42 +138,67 @@ class Alone:
 
 @dataclass(frozen=True)
 class Data:
-    """A recording, and how an answer is told to be right: by the reference, or by the recorded pass."""
+    """A recording, its questions ``copies`` times over, one copy after the other. An answer is right by the reference,
+    or by the recorded pass."""
 
-    name: str
     recording: Recording
+    copies: int
 
 
-def arithmetic() -> Data:
+def arithmetic(copies: int, folder: Path) -> Data:
+    """The arithmetic questions; copies of them are written into ``folder``."""
     columns = {"item_id": "question_id", "reference": "gold"}
-    return Data("arithmetic", Recording.open(str(DATA / "smollm2_arithmetic_360x40.parquet"), columns))
+    return _data("smollm2_arithmetic_360x40.parquet", columns, copies, folder)
 
 
-def game24() -> Data:
-    return Data("game of 24", Recording.open(str(DATA / "game24_gpt4_cot_100x100.parquet"), {"score": "passed"}))
+def game24(copies: int, folder: Path) -> Data:
+    """The Games of 24, likewise."""
+    return _data("game24_gpt4_cot_100x100.parquet", {"score": "passed"}, copies, folder)
 
 
-def right(data: Data, strategy: Strategy, mean_tokens: float, repeats: int, seed: int) -> tuple[Floats, Floats, Counts]:
-    """Repeats × questions: is the answer right, and tokens spent; and what the answers came from."""
+def _data(file: str, columns: dict[str, str], copies: int, folder: Path) -> Data:
+    if copies == 1:
+        return Data(Recording.open(str(DATA / file), columns), copies)
+    name = columns.get("item_id", "item_id")
+    table = pq.read_table(DATA / file)
+    place = table.column_names.index(name)
+    parts = [
+        table.set_column(place, name, pc.binary_join_element_wise(table[name], f"copy {copy}", " "))
+        for copy in range(copies)
+    ]
+    pq.write_table(pa.concat_tables(parts), folder / file)
+    return Data(Recording.open(str(folder / file), columns), copies)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Repeats × questions: is the answer right, tokens spent, and which arm's the answer is."""
+
+    right: Floats
+    tokens: Floats
+    by: NDArray[np.object_]
+
+
+def spend(data: Data, strategy: Strategy, mean_tokens: float, repeats: int, seed: int) -> Outcome:
+    """One budget for all questions, ``mean_tokens`` each, by the live market in virtual time."""
     recording = data.recording
-    found, spent = np.zeros((repeats, recording.questions)), np.zeros((repeats, recording.questions))
-    counts: Counts = {}
+    shape = (repeats, recording.questions)
+    outcome = Outcome(np.zeros(shape), np.zeros(shape), np.full(shape, "", dtype=object))
     turn = [0]
 
     def closed(one: Closed) -> None:
         place = (turn[0], one.columns.first + one.number)
         reference, best = one.columns.references[one.number], one.solution.best
         if reference is not None:
-            found[place] = one.solution.answer == reference
+            outcome.right[place] = one.solution.answer == reference
         else:
-            found[place] = bool(best is not None and best.verdicts and best.verdicts[0].score == 1.0)
-        spent[place] = one.session.tokens
-        name = str(one.solution.facts.get("answered by", ""))
-        counts[name] = counts.get(name, 0) + 1
+            outcome.right[place] = bool(best is not None and best.verdicts and best.verdicts[0].score == 1.0)
+        outcome.tokens[place] = one.session.tokens
+        outcome.by[place] = str(one.solution.facts.get("answered by", ""))
 
     job = VirtualJob(
         recording=recording,
-        spans=recording.spans(-(-recording.questions // SHARD)),
+        spans=recording.spans(SHARDS),
         strategy=cache(lambda pool: strategy),
         cost=lambda tokens: max(1, tokens),
         worst=max(1, recording.largest or 1),
@@ -171,16 +206,12 @@ def right(data: Data, strategy: Strategy, mean_tokens: float, repeats: int, seed
         repeat=0,
         closed=closed,
         slots=max(1, recording.questions // QUESTIONS_A_SLOT),
-        open_questions=2 * SHARD,
+        open_questions=2 * -(-recording.questions // SHARDS),
     )
     for repeat in range(repeats):
         turn[0] = repeat
         run_market(replace(job, repeat=repeat), int(mean_tokens * recording.questions))
-    return found, spent, counts
-
-
-Counts = dict[str, int]
-"""By arm: answers that are its, over all generations and repeats."""
+    return outcome
 
 
 def _die(*parts: object) -> float:

@@ -1,6 +1,7 @@
 """``ponder compare`` from outside: runs that share what they have in common, killed, resumed, and asked again."""
 
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,24 @@ def journal(url: Path) -> Counter[Place]:
     shards = store.read_plan() if store.planned() else []
     samples = (sample for shard in shards for sample in store.read_journal(shard.shard_id))
     return Counter((sample.item_id, sample.sample_index) for sample in samples)
+
+
+@pytest.mark.parametrize(("name", "sent"), [("three", signal.SIGINT), ("five", signal.SIGTERM)])
+def test_interrupted_in_any_run_it_says_how_to_go_on(tmp_path: Path, name: str, sent: signal.Signals) -> None:
+    job = write_job(tmp_path, questions(ROWS), model={"options": {"seconds": 0.5}, "max_num_seqs": 4})
+    again = words(tmp_path, job, "--no-greedy")
+    run = tmp_path / f"compared/{name}-5000"
+    shared, all_of_it = (grid(3), grid(5)) if name == "five" else (Counter(), grid(3))
+    with start(tmp_path, again) as running:
+        running.until(lambda: journal(run) - shared, "a sample that the run generated")
+        running.process.send_signal(sent)
+        ended = running.wait()
+        assert running.left() == []
+    assert ended.code == 130
+    said = f"interrupted; what was paid for is saved in {tmp_path}/compared. To go on, run: ponder compare {job.path}"
+    assert ended.result["error"].startswith(said)
+    assert "Traceback" not in ended.stderr
+    assert 0 < sum(journal(run).values()) < sum(all_of_it.values())
 
 
 def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:

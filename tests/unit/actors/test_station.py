@@ -52,7 +52,7 @@ async def by_answer(texts) -> list[tuple[float, ...]]:
     return [(math.cos(angle), math.sin(angle)) for angle in angles]
 
 
-async def work(spec: JobSpec, lives: list[str], engine=None) -> Market:
+async def work(spec: JobSpec, lives: list[str], engine=None, embed=by_answer) -> Market:
     """Run to the end with one station a life, all against one market."""
     store = begin(spec)
     shards = {shard.shard_id: shard for shard in store.read_plan()}
@@ -63,7 +63,7 @@ async def work(spec: JobSpec, lives: list[str], engine=None) -> Market:
 
     judge = RuleJudge(spec)
     made = engine or ScriptedEngine(spec)
-    stations = [Station(spec, shards, made, store, judge, life, embed=by_answer) for life in lives]
+    stations = [Station(spec, shards, made, store, judge, life, embed=embed) for life in lives]
     try:
         await asyncio.gather(*(station.run(sync) for station in stations))
     finally:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from budgets.bandit import (
     ENOUGH,
     Choice,
+    Start,
+    appeal,
     belief,
     bucket_of,
     choose,
@@ -129,6 +131,34 @@ def test_of_arms_that_are_gone_nothing_is_left_and_new_ones_come_last():
     kept = Choice(("old", "b", "a"), (1.0, 0.5, 0.25), 2, compared=True).said()
     assert heard(kept, ["a", "b", "new"]) == Choice(("b", "a", "new"), (1.0, 0.25, 0.001), 1, compared=True)
     assert heard(Choice(("old", "a"), (1.0, 0.5), 2, compared=True).said(), ["a", "new"]).compared is False
+
+
+def test_the_appeal_of_arms_by_hand():
+    lessons = {
+        "0.5": Lesson(10_000, 7_500.0, 7_500.0, 10_000 * 50.0),
+        "0.75": Lesson(10_000, 6_000.0, 6_000.0, 10_000 * 50.0),
+    }
+    known = {(subject_of(bucket), "a"): lesson for bucket, lesson in lessons.items()}
+    known[(subject_of("0"), "a")] = Lesson(3, 3.0, 3.0, 3.0)
+    found = appeal(known, {"a": 1.0, "b": 1.0}, ["a"])
+    # Gains .5 and .2; three lessons are too few to say anything.
+    assert found == {"0.5": 1.0, "0.75": pytest.approx(0.4, abs=0.01)}
+    assert appeal(known, {"a": 1.0, "b": 1.0}, ["b"]) == {}
+    assert appeal({}, {"a": 1.0}, ["a"]) == {}
+    start = Start(appeal=found)
+    assert (start.appeal_of(3, 4), start.appeal_of(0, 4)) == (found["0.75"], 0.0)
+    assert Start.heard(start.said()) == Start(appeal={"0.5": 1.0, "0.75": pytest.approx(found["0.75"], rel=1e-3)})
+    assert Start.heard(Start(compares=True).said()) == Start(compares=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"compares": true}'])
+def test_a_start_that_cannot_be_read_is_none(text):
+    assert Start.heard(text) == Start()
+
+
+@given(experiences, st.dictionaries(st.sampled_from(NAMES), st.floats(0, 1e9), min_size=1))
+def test_any_appeal_is_a_number_above_zero(known, costs):
+    assert all(0.0 < one < math.inf for one in appeal(known, costs, list(costs)).values())
 
 
 def test_comparing_is_the_rule_first_and_explore_at_last():
