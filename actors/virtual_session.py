@@ -180,9 +180,12 @@ class VirtualSession:
         stop = min(first + n, len(self._rows))
         if first >= stop:
             raise BudgetDenied(math.inf)
-        if stop > self._paid:
-            if value < self._min_value:
+        if stop > self._paid and value < self._min_value:
+            # What is paid for is handed out at any price.
+            stop = max(first, self._paid)
+            if stop == first:
                 raise BudgetDenied(self._min_value)
+        if stop > self._paid:
             asks = [self._ask(value, place) for place in range(max(first, self._paid), stop)]
             await self._answered(asks)
             # Alike in bid and worst case, asks are served in order: those that were refused are the last ones.

@@ -290,6 +290,19 @@ def test_below_the_least_value_of_a_generation_nothing_is_asked_for(tmp_path: Pa
         assert greedy.got == [3]
 
 
+def test_below_that_value_what_is_paid_for_is_handed_out_all_the_same(tmp_path: Path) -> None:
+    with open_recording(tmp_path, questions=1, pool=10) as recording:
+        session = make_session(recording, lambda ask: pytest.fail("asked"), paid=3, min_value=0.6)
+
+        async def ask() -> list[int]:
+            first = await session.sample(2, value=0.5)
+            return [one.sample_index for one in [*first, *await session.sample(4, value=0.5)]]
+
+        with pytest.raises(StopIteration) as end:
+            ask().send(None)
+        assert end.value.value == [0, 1, 2]
+
+
 def test_rng_depends_on_seed_and_item_alone(tmp_path: Path) -> None:
     with open_recording(tmp_path, questions=1, pool=10) as recording:
         sessions = [make_session(recording, lambda ask: None) for _ in range(2)]
