@@ -28,6 +28,7 @@ from pipeline.strategy_files import Strategy
 
 GREEDY = "baselines/greedy"
 """Where the greedy run is, below the comparison's directory."""
+NO_GREEDY = "greedy: not run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,10 @@ def result_of(course: Course, wanted: Sequence[float], seed: int) -> Comparison:
         unit=course.unit,
         each=False,
         repeats=1,
-        notes=outcomes.notes,
+        notes=[
+            *([] if any(leg.spec.strategy.kind == "greedy" for leg in course.legs) else [NO_GREEDY]),
+            *outcomes.notes,
+        ],
         runs={f"{leg.strategy or 'greedy'} {_written(leg.budget)}": leg.spec.output for leg in course.legs},
         tokens_generated=outcomes.generated,
         tokens_charged=outcomes.charged,

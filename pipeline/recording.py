@@ -230,7 +230,9 @@ def _columns(first: int, table: Any, starts: NDArray[np.int64]) -> Columns:
 
 
 def _by_verifier(said: list[dict[str, Any]] | None) -> dict[str, Verdict]:
-    verdicts = (Verdict(one["verifier"], one["score"], one["error"], one["tokens"] or 0) for one in said or () if one)
+    # What a verifier said when it was given something is another check's.
+    said = [one for one in said or () if one and one.get("given") is None]
+    verdicts = (Verdict(one["verifier"], one["score"], one["error"], one["tokens"] or 0) for one in said)
     return {verdict.verifier: verdict for verdict in verdicts}
 
 

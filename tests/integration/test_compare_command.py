@@ -47,7 +47,7 @@ def drawn(url: Path, generated: bool) -> Counter[Place]:
     return Counter((row["item_id"], row["sample_index"]) for row in rows if (row["origin"] == "") == generated)
 
 
-def spent(url: Path) -> int:
+def spent(url: Path | str) -> int:
     return sum(spent_by_life(Store.open(str(url))).values())
 
 

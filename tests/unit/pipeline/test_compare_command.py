@@ -10,6 +10,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
+from pipeline.recording import Recording, Span
+from pipeline.recording_parts import Wanted
+from pipeline.records import Verdict
 from tests.unit.pipeline.recordings import Row, make_rows, write_rows
 
 QUICK = ("--repeats", 2)
@@ -144,6 +147,22 @@ def test_pools_that_differ_are_compared_over_what_every_question_has(folder: Pat
     ]
 
 
+def test_without_tokens_costs_are_samples(folder: Path) -> None:
+    rows = [{name: row[name] for name in ("item_id", "sample_index", "answer", "reference")} for row in make_rows(6, 8)]
+    write_rows(folder / "bare.parquet", rows)
+    write(folder, "a.yaml", VOTE)
+    words = ("bare.parquet", "--strategies", "a.yaml")
+    found = compared(*words, "--budgets", "2,4", "--reach", "0.01")
+    assert [(row["tokens"], row["cost"]) for row in found["rows"]] == [(None, row["samples"]) for row in found["rows"]]
+    assert {one["tokens"] for one in found["baselines"]} == {None}
+    assert found["reach"][0]["cost"] == found["rows"][0]["samples"]
+    printed = call(*words, "--budgets", "2", "--reach", "0.01", *QUICK).stdout
+    assert "at most 2.0 samples a question" in printed
+    refused = call(*words, "--budget-tokens", "40", *QUICK)
+    assert refused.exit_code == 2
+    assert "--budget-tokens: bare.parquet has no completion_tokens" in refused.stderr
+
+
 def test_questions_without_a_reference_are_left_out_of_all(folder: Path) -> None:
     rows = [{**row, "reference": None if row["item_id"] < "q004" else "right"} for row in make_rows(12, 8)]
     write_rows(folder / "some.parquet", rows)
@@ -209,6 +228,20 @@ def test_recorded_checks_are_paid_from_a_budget_in_tokens(folder: Path) -> None:
     assert ample["verification"] <= 7 * 4
     in_samples = compared(source, "--strategies", "checked.yaml", "--budgets", "8")["rows"][0]
     assert in_samples["verification"] == pytest.approx(ample["verification"])
+
+
+def test_what_a_verifier_said_when_it_was_given_something_is_another_check(tmp_path: Path) -> None:
+    rows = make_rows(questions=1, pool=2)
+    said = {"verifier": "v", "score": 0.5, "error": None, "tokens": 1, "given": None}
+    rows[0]["verdicts"] = [said, {**said, "score": 1.0, "given": "k"}]
+    rows[1]["verdicts"] = [{**said, "given": "k"}]
+    fields = [*VERDICTS.value_type, pa.field("given", pa.string())]
+    schema = pa.Table.from_pylist(rows[:1]).schema
+    at = schema.get_field_index("verdicts")
+    schema = schema.set(at, pa.field("verdicts", pa.list_(pa.struct(fields))))
+    path = write_rows(tmp_path / "given.parquet", rows, schema=schema)
+    with Recording.open(path, wanted=Wanted(verdicts=True)) as recording:
+        assert recording.read(Span(0, 1)).verdicts == [{"v": Verdict("v", 0.5, tokens=1)}, {}]
 
 
 @pytest.mark.parametrize("kind", ["exact", "math"])

@@ -253,6 +253,14 @@ def test_tokens_are_charged_in_each_and_generated_once(folder: Path) -> None:
     assert result.tokens_charged == sum(spent(leg.spec) for leg in found.legs) > sum(generated.values())
 
 
+def test_without_a_greedy_run_that_is_said(folder: Path) -> None:
+    found = course("vote.yaml", greedy=False)
+    run_all(found)
+    result = result_of(found, [], seed=0)
+    assert [one.name for one in result.baselines] == ["random choice", "oracle pass@2", "oracle pass@4"]
+    assert result.notes[0] == "greedy: not run"
+
+
 def test_a_failure_counts_as_wrong_where_others_answered(folder: Path) -> None:
     found = course("vote.yaml", greedy=False)
     poisoned = [
