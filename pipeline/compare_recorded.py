@@ -32,9 +32,19 @@ from pipeline.reviews import reviewers
 from pipeline.run import open_run
 from pipeline.spec import AnswerSpec, JobSpec, SamplingSpec, parse
 from pipeline.strategy_files import Strategy
-from pipeline.strategy_spec import AggregateSpec, CascadeSpec, DiversifiedSpec, GreedySpec, SelfConsistencySpec
+from pipeline.strategy_spec import (
+    AdaptiveSpec,
+    AggregateSpec,
+    CascadeSpec,
+    DiversifiedSpec,
+    GreedySpec,
+    SelfConsistencySpec,
+    StrategySpec,
+)
 from pipeline.verifier_spec import VerifierSpec
 from strategies import base
+
+_TEMPLATES = "answers to other prompts (templates)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +131,12 @@ def compare_recorded(
     )
 
 
-def unrecorded(strategy: Strategy) -> str | None:
+def unrecorded(spec: StrategySpec) -> str | None:
     """What a strategy is known to ask for beside further samples of the question as it stands; None: nothing."""
-    spec = strategy.file.strategy
+    if isinstance(spec, AdaptiveSpec):
+        inside = [unrecorded(arm.strategy) for arm in spec.arms]
+        templates = [_TEMPLATES for arm in spec.arms if arm.template is not None]
+        return next(filter(None, [*inside, *templates]), None)
     if isinstance(spec, GreedySpec):
         return "samples at temperature 0; where they were recorded, greedy is among the baselines"
     if isinstance(spec, DiversifiedSpec):
@@ -135,7 +148,7 @@ def unrecorded(strategy: Strategy) -> str | None:
     arms = spec.all_arms() if isinstance(spec, SelfConsistencySpec) else []
     stages = spec.stages if isinstance(spec, CascadeSpec) else []
     if any(arm.template is not None for arm in arms) or any(stage.templates for stage in stages):
-        return "answers to other prompts (templates)"
+        return _TEMPLATES
     return None
 
 
@@ -150,7 +163,7 @@ def _replayed(
     tell: Tell,
 ) -> list[Contender]:
     """One strategy at every budget. Raises Unrecorded."""
-    missing = unrecorded(strategy)
+    missing = unrecorded(strategy.file.strategy)
     if missing is not None:
         raise Unrecorded(f"{strategy.name} asks for {missing}, which {recording.name} does not hold")
     plain, answer = _Capped(make_strategy(strategy.file.strategy)), recording.answer or AnswerSpec()

@@ -135,13 +135,15 @@ def record(spec: JobSpec, questions: Sequence[Mapping[str, str]], n: int, path: 
     import pyarrow.parquet as pq
 
     from actors.engines.bundled import resolve_model
-    from actors.engines.vllm_engine import _arguments, prepare_environment
+    from actors.engines.devices import environment
+    from actors.engines.vllm_engine import _arguments, _own_environment, prepare_environment
 
     prepare_environment(spec)
     from vllm import LLM, SamplingParams
 
     arguments = _arguments(spec, resolve_model(spec.model.name))
-    llm = LLM(**{name: value for name, value in arguments.items() if name != "disable_log_stats"})
+    with environment(_own_environment(spec, None)):
+        llm = LLM(**{name: value for name, value in arguments.items() if name != "disable_log_stats"})
     sampling = spec.sampling
     params = SamplingParams(
         n=n,

@@ -62,7 +62,8 @@ def plain(arguments: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         spec = job(arguments, folder)
         from actors.engines.bundled import resolve_model
-        from actors.engines.vllm_engine import _arguments, prepare_environment
+        from actors.engines.devices import environment
+        from actors.engines.vllm_engine import _arguments, _own_environment, prepare_environment
 
         prepare_environment(spec)
         from vllm import LLM, SamplingParams
@@ -70,7 +71,8 @@ def plain(arguments: argparse.Namespace) -> dict[str, float]:
         settings = {
             k: v for k, v in _arguments(spec, resolve_model(spec.model.name)).items() if k != "disable_log_stats"
         }
-        llm = LLM(**settings)
+        with environment(_own_environment(spec, None)):
+            llm = LLM(**settings)
         params = SamplingParams(temperature=1.0, max_tokens=arguments.max_tokens, n=arguments.n, logprobs=0)
         llm.generate([WARM_UP] * 4, SamplingParams(max_tokens=16), use_tqdm=False)
         began = time.perf_counter()

@@ -188,6 +188,46 @@ def test_parked_questions_go_on_in_a_second_generation(tmp_path: Path) -> None:
         assert len(last) == 40
 
 
+class Learner(SelfConsistency):
+    """A vote that says how many questions it heard of, and teaches that it was asked."""
+
+    async def solve(self, item: Item, session: Session) -> Solution:
+        heard = await session.decide("asked", lambda known: str(sum(one.count for one in known.values())))
+        found = await super().solve(item, session)
+        session.learn("asked", "yes", 1.0, 0.0)
+        return replace(found, facts={"heard": float(heard)})
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_question_teaches_once_and_what_it_decided_is_kept(tmp_path: Path, workers: int) -> None:
+    rows = make_rows(questions=40, pool=20)
+    for row in rows[400:]:
+        row["answer"] = "right"
+    with Recording.open(write_rows(tmp_path / "samples.parquet", rows)) as recording:
+        closings: dict[str, list[float]] = {}
+
+        def closed(one: Closed) -> None:
+            closings.setdefault(one.columns.item_ids[one.number], []).append(one.solution.facts["heard"])
+
+        def strategy(pool: int) -> Strategy:
+            return Learner(max_samples=pool, rule=AdaptiveConsistency(), evidence=VOTES)
+
+        job = make_job(recording, {}, shards=10, slots=2, open_questions=4, closed=closed, strategy=strategy)
+        run_market(job, 240, workers)
+        assert any(len(heard) > 1 for heard in closings.values()), "nothing was reopened"
+        assert all(len(set(heard)) == 1 for heard in closings.values())
+        heard = [each[0] for each in closings.values()]
+        assert min(heard) == 0
+        assert 40 - 4 * workers <= max(heard) <= 40
+
+
+def test_alone_questions_teach_those_after_them(tmp_path: Path) -> None:
+    with open_recording(tmp_path, questions=5, pool=4) as recording:
+        found: Outcomes = {}
+        run_alone(make_job(recording, found, strategy=lambda pool: Learner(max_samples=pool, evidence=VOTES)))
+        assert sorted(one.solution.facts["heard"] for one in found.values()) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 def test_workers_report_by_the_protocol(tmp_path: Path) -> None:
     """Numbered reports, complete each time, grants acknowledged, capacity and running samples within the slots."""
     reports: list[WorkerReport] = []

@@ -78,6 +78,19 @@ def test_arms_that_contradict_themselves_or_each_other_are_refused(arms, said):
     assert said in str(caught.value)
 
 
+def test_arms_that_vote_by_behaviour_watch_one_verifier():
+    def arm(name: str, verifier: str, **more):
+        return {"name": name, "strategy": {"kind": "behavioural_vote", "verifier": verifier, **more}}
+
+    watchers = [
+        {"kind": "behaviour", "name": name, "style": "source", "inputs_column": "inputs"} for name in ("one", "two")
+    ]
+    spec = job(VOTE, arm("a", "one"), arm("b", "one", generate="tests"), sections={"verifiers": watchers})
+    assert (spec.strategy.watches, spec.strategy.hands_over) == ("one", True)
+    with pytest.raises(SpecError, match="arms watch two verifiers, 'one' and 'two': let all name one"):
+        job(arm("a", "one"), arm("b", "two"), sections={"verifiers": watchers})
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

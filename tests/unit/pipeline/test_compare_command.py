@@ -265,6 +265,14 @@ REFUSED = {
     "reader": ({"kind": "aggregate", "method": "usc", "vote": {"max_samples": 4}}, "a model says of the candidates"),
     "probes": ({"kind": "diversified"}, "completions that go on from a beginning"),
     "ladder": ({"kind": "self_consistency", "temperatures": [0.3, 1.0]}, "by temperature 0.3"),
+    "arm of arms": (
+        {"kind": "adaptive", "arms": [{"name": "a", "strategy": {"kind": "greedy"}}]},
+        "samples at temperature 0",
+    ),
+    "arm's prompt": (
+        {"kind": "adaptive", "arms": [{"name": "a", "template": "Think. {{ prompt }}"}]},
+        "other prompts (templates)",
+    ),
     "prompts": ({"kind": "self_consistency", "templates": ["Think. {{ prompt }}"]}, "other prompts (templates)"),
     "cold stage": (
         {"kind": "cascade", "stages": [{"temperature": 0.2, "max_samples": 2}, {"max_samples": 2}]},
