@@ -54,8 +54,9 @@ class Ask:
     """One wanted sample. ``worst`` is what a grant must reserve for it, in units; ``paid`` resolves to the sample.
     ``draw`` is how it is asked for, its temperature resolved.
 
-    ``found``: what another run generated for it (``actors.siblings``). ``ahead``: drawn before its question needs it,
-    to fill an idle slot. ``interrupted``: the run cuts it, whatever its strategy wants.
+    ``found``: what another run generated for it, and ``warm``: tokens of its prompt that were charged with others
+    (``actors.siblings``). ``ahead``: drawn before its question needs it, to fill an idle slot. ``interrupted``: the run
+    cuts it, whatever its strategy wants.
     """
 
     bid: float
@@ -69,6 +70,7 @@ class Ask:
     attempt: int
     paid: asyncio.Future[Sample]
     found: Sample | None = None
+    warm: int = 0
     request_id: str = ""
     ahead: bool = False
     interrupted: bool = False

@@ -284,6 +284,9 @@ class Dispatch:
         aborted = completion.finish_reason == "abort"
         cut = completion.finish_reason in CUT
         text = ask.draw.prefix + completion.text
+        cached = completion.cached_prompt_tokens
+        if ask.found is None:
+            cached = max(cached, min(ask.warm, completion.prompt_tokens))
         return Sample(
             item_id=ask.item.item_id,
             sample_index=ask.sample_index,
@@ -291,7 +294,7 @@ class Dispatch:
             text=text,
             answer=None if cut else self._canonical(self._extract(text)),
             prompt_tokens=completion.prompt_tokens,
-            cached_prompt_tokens=completion.cached_prompt_tokens,
+            cached_prompt_tokens=cached,
             completion_tokens=completion.completion_tokens,
             mean_logprob=completion.mean_logprob,
             min_group_confidence=completion.min_group_confidence,

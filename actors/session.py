@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from actors.checks import Checks, CheckTerms, with_verdict
 from actors.desk import Ask
 from actors.judge import said_by
+from actors.siblings import charged_prompt
 from actors.ways import Prepare, Way, Ways
 from budgets.cost import CostModel
 from budgets.experience import Experience, Lesson, Subject, outcome
@@ -254,7 +255,14 @@ class QuestionSession:
             attempt=self.attempt,
             paid=future,
             found=self.shared.get((way.key, index)),
+            warm=self._charged_prompt(way.key, index),
         )
+
+    def _charged_prompt(self, key: str, index: int) -> int:
+        """Tokens of a way's prompt that count as cached, since they were charged with samples of other runs."""
+        served = [sample for (asked, at), sample in self.shared.items() if asked == key and at < index]
+        generated = any(asked == key and not sample.origin for (asked, _), sample in self.journal.items())
+        return charged_prompt(served, generated) if served else 0
 
     def _give_up(self, asks: Sequence[Ask]) -> None:
         """The strategy went away in mid-call: withdraw what waits, abort what runs. Nothing to do otherwise."""

@@ -2,7 +2,9 @@
 
 Promises: what is served was asked in exactly the same way (item, prompt key, sample index; the key covers prompt, model
 and sampling) and came to its own end, so it is what an engine might have said here; it is charged to this run at what
-it cost there. Of several runs that hold a sample the first named serves it. Owns nothing: one shard is read at a time,
+it cost there. A prompt that was charged with what is served is not charged again with what is generated after it: an
+engine that never saw it computes it, yet a run of its own would have found it cached, and equal budgets would not buy
+equally much. Of several runs that hold a sample the first named serves it. Owns nothing: one shard is read at a time,
 from journals, and whoever asked keeps it for as long as the shard is open.
 """
 
@@ -43,6 +45,20 @@ class Siblings:
                     place = (sample.prompt_key, sample.sample_index)
                     found[sample.item_id].setdefault(place, replace(sample, origin=origin))
         return dict(found)
+
+
+def charged_prompt(served: Sequence[Sample], generated: bool) -> int:
+    """Prompt tokens that a further sample would have found cached, had all of ``served`` been generated here; at least
+    one, all of one way to ask.
+
+    What the warmest of them found. Where none was warmer than another there is but one, or all were computed side by
+    side: then the whole prompt, which is more than a cache gives by less than one of its blocks; and only until one
+    was ``generated`` here, after which the engine has the prompt and tells for itself.
+    """
+    cached = [sample.cached_prompt_tokens for sample in served]
+    if max(cached) > min(cached):
+        return max(cached)
+    return 0 if generated else served[0].prompt_tokens
 
 
 def completion_of(sample: Sample, prefix: str) -> Completion:

@@ -98,7 +98,7 @@ class Sample:
     confidence fell below the bar it was asked under) or interrupted (the run was stopped). ``attempt`` counts from 0;
     ``writer`` names the worker life that paid. ``model``: which of the job's ``models`` it came from; empty: the job's
     ``model``. ``origin``: id of the run that generated it, where that was another (the job's ``reuse``); empty: this
-    one did.
+    one did. A prompt charged with samples of another run counts as cached from then on.
     """
 
     item_id: str

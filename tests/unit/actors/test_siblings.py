@@ -1,5 +1,6 @@
 """Samples taken from other runs: what is served, what it is charged, and what must not be."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from actors.engines.base import Completion, Request
 from actors.engines.scripted import ScriptedEngine
-from actors.siblings import Siblings, completion_of
+from actors.siblings import Siblings, charged_prompt, completion_of
 from pipeline.errors import UsageError
 from pipeline.fingerprint import fingerprint_of
 from pipeline.reuse import refuse_unlike
@@ -71,6 +72,45 @@ async def test_what_a_sibling_has_is_served_and_charged_and_the_rest_generated(
     alone = job(tmp_path, "alone", strategy=MANY)
     await work(alone, ["w-0"])
     assert spent(second) == spent(alone) == market.ledger.spent
+
+
+class ColdEngine(Counting):
+    """Has a prefix cache: the first sample of a prompt computes it, but for a beginning that all prompts share."""
+
+    SHARED, REST = 1, 1
+
+    def __init__(self, spec: JobSpec) -> None:
+        super().__init__(spec)
+        self._seen: set[str] = set()
+
+    async def generate(self, request: Request) -> Completion:
+        completion = await super().generate(request)
+        prompt, new = completion.prompt_tokens, request.prompt.text not in self._seen
+        self._seen.add(request.prompt.text)
+        return replace(completion, cached_prompt_tokens=self.SHARED if new else prompt - self.REST)
+
+
+@pytest.mark.parametrize("few", [1, 2])
+async def test_a_prompt_is_charged_once_though_two_engines_computed_it(tmp_path: Path, few: int) -> None:
+    vote = {"kind": "self_consistency", "max_samples": 5}
+    first = job(tmp_path, "first", strategy={**vote, "rule": f"fixed:{few}"})
+    await work(first, ["w-0"], ColdEngine(first))
+    second = job(tmp_path, "second", strategy=MANY, reuse=[first.output])
+    await work(second, ["w-0"], ColdEngine(second))
+    alone = job(tmp_path, "alone", strategy=MANY)
+    await work(alone, ["w-0"], ColdEngine(alone))
+    # Where the other run drew one sample only, it cannot tell how much of a prompt its cache gives.
+    untold = 9 * ColdEngine.REST if few == 1 else 0
+    assert spent(second) == spent(alone) - untold
+
+
+@pytest.mark.parametrize(
+    ("cached", "first", "later"), [([4], 10, 0), ([4, 4], 10, 0), ([4, 9], 9, 9), ([4, 9, 9], 9, 9), ([10, 10], 10, 0)]
+)
+def test_what_a_further_sample_would_have_found_cached(cached: list[int], first: int, later: int) -> None:
+    served = [make_sample(prompt_tokens=10, cached_prompt_tokens=one) for one in cached]
+    assert charged_prompt(served, generated=False) == first
+    assert charged_prompt(served, generated=True) == later
 
 
 async def test_the_budget_is_a_ceiling_over_what_is_served(tmp_path: Path) -> None:
