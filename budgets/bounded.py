@@ -53,9 +53,9 @@ class BetaScores:
         if size < _TWO_POINTS:
             return mean * (1.0 - best)
         a, b = mean * size, (1.0 - mean) * size
-        above = beta_below(1.0 - best, b, a)
+        above = _below(1.0 - best, best, b, a)
         # I_z(a + 1, b) is I_z(a, b) less one term, so one fraction does for both.
-        term = math.exp(_log_front(best, a, b) - math.log(a))
+        term = math.exp(_log_front(best, 1.0 - best, a, b) - math.log(a))
         return min(mean, 1.0 - best, max(0.0, (mean - best) * above + mean * term))
 
     def reservation_value(self, cost: float) -> float:
@@ -76,16 +76,20 @@ def beta_below(x: float, a: float, b: float) -> float:
     """I_x(a, b), the regularised incomplete beta function, for a, b > 0 and x in [0, 1]."""
     if x <= 0.0:
         return 0.0
-    if x >= 1.0:
-        return 1.0
+    return 1.0 if x >= 1.0 else _below(x, 1.0 - x, a, b)
+
+
+def _below(x: float, rest: float, a: float, b: float) -> float:
+    """The same for x in (0, 1) with ``rest`` = 1 − x, which x alone cannot tell where it is tiny."""
     if x < (a + 1.0) / (a + b + 2.0):
-        return min(1.0, math.exp(_log_front(x, a, b) - math.log(a)) * beta_fraction(x, a, b, _EPSILON, _MAX_TERMS))
-    return max(
-        0.0, 1.0 - math.exp(_log_front(x, a, b) - math.log(b)) * beta_fraction(1.0 - x, b, a, _EPSILON, _MAX_TERMS)
-    )
+        fraction = beta_fraction(x, a, b, _EPSILON, _MAX_TERMS)
+        return min(1.0, math.exp(_log_front(x, rest, a, b) - math.log(a)) * fraction)
+    fraction = beta_fraction(rest, b, a, _EPSILON, _MAX_TERMS)
+    return max(0.0, 1.0 - math.exp(_log_front(x, rest, a, b) - math.log(b)) * fraction)
 
 
-def _log_front(x: float, a: float, b: float) -> float:
-    """log(x^a (1 − x)^b / B(a, b))."""
+def _log_front(x: float, rest: float, a: float, b: float) -> float:
+    """log(x^a (1 − x)^b / B(a, b)), ``rest`` = 1 − x."""
     beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return a * math.log(x) + b * math.log1p(-x) - beta
+    log_x, log_rest = (math.log(x), math.log1p(-x)) if x < rest else (math.log1p(-rest), math.log(rest))
+    return a * log_x + b * log_rest - beta

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from budgets.bounded import BetaScores, beta_below
@@ -41,6 +41,9 @@ def test_ends_and_shapes_without_a_density():
 
 @settings(deadline=None)
 @given(MEANS, SPREADS, BESTS, BESTS)
+# 1 − z does not tell a z as small as this from 0.
+@example(0.5, 0.48339318535745407, 1.6668066955097407e-16, 1.0)
+@example(0.5, 0.49347850647369307, 1.6772715237865015e-16, 0.0)
 def test_gains_are_bounded_fall_and_never_faster_than_the_best_rises(mean, spread, one, other):
     low, high = sorted((one, other))
     scores = BetaScores(mean, spread)
