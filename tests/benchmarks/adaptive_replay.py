@@ -26,7 +26,7 @@ from strategies.wrapped import Wrapped
 from tests.benchmarks.best_of_n_replay import DATA, QUESTIONS_A_SLOT
 
 SHARDS = 12
-"""Two are open at a time, so that a small dataset comes in waves, as a large one does."""
+"""Of one copy of the questions. Two are open at a time: a small dataset comes in waves, as a large one does."""
 
 SURE = 0.8
 
@@ -182,7 +182,7 @@ class Outcome:
 def spend(data: Data, strategy: Strategy, mean_tokens: float, repeats: int, seed: int) -> Outcome:
     """One budget for all questions, ``mean_tokens`` each, by the live market in virtual time."""
     recording = data.recording
-    shape = (repeats, recording.questions)
+    shape, once = (repeats, recording.questions), recording.questions // data.copies
     outcome = Outcome(np.zeros(shape), np.zeros(shape), np.full(shape, "", dtype=object))
     turn = [0]
 
@@ -198,15 +198,15 @@ def spend(data: Data, strategy: Strategy, mean_tokens: float, repeats: int, seed
 
     job = VirtualJob(
         recording=recording,
-        spans=recording.spans(SHARDS),
+        spans=recording.spans(SHARDS * data.copies),
         strategy=cache(lambda pool: strategy),
         cost=lambda tokens: max(1, tokens),
         worst=max(1, recording.largest or 1),
         seed=seed,
         repeat=0,
         closed=closed,
-        slots=max(1, recording.questions // QUESTIONS_A_SLOT),
-        open_questions=2 * -(-recording.questions // SHARDS),
+        slots=max(1, once // QUESTIONS_A_SLOT),
+        open_questions=2 * -(-once // SHARDS),
     )
     for repeat in range(repeats):
         turn[0] = repeat
