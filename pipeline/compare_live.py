@@ -19,9 +19,9 @@ from pipeline.driver import Listen
 from pipeline.errors import SpecError, UsageError
 from pipeline.fingerprint import changed_sections, fingerprint_of, mismatch
 from pipeline.readiness import refuse_unjudgeable, refuse_unready
-from pipeline.reuse import other_models
+from pipeline.reuse import other_models, same_shards
 from pipeline.run_outcomes import Outcomes, outcomes_of
-from pipeline.source import plan_dataset
+from pipeline.source import DatasetPlan, plan_dataset
 from pipeline.spec import JobSpec, parse, read_job
 from pipeline.store import Store
 from pipeline.strategy_files import Strategy
@@ -93,7 +93,7 @@ def plan_course(
             seen.append(leg.spec.verifiers)
             refuse_unready(leg.spec)
             refuse_unjudgeable(leg.spec, plan.shards)
-        _refuse_other(leg, plan.fingerprint)
+        _refuse_other(leg, plan)
     return Course(legs, base.budget.kind, output)
 
 
@@ -145,13 +145,16 @@ def _leg(path: str, raw: Mapping[str, Any], base: JobSpec, amount: float, output
         raise SpecError(f"{path} at a budget of {_written(amount)}: {error}") from None
 
 
-def _refuse_other(leg: Leg, data: str) -> None:
-    """Raise RunMismatch where the directory of ``leg`` holds another job's run; ``data``: digest of the dataset."""
+def _refuse_other(leg: Leg, plan: DatasetPlan) -> None:
+    """Raise UsageError where the directory of ``leg`` holds another job's run, or one of other shards."""
+    store = Store.open(leg.spec.output)
     try:
-        info = Store.open(leg.spec.output).run_info()
+        info = store.run_info()
     except UsageError:
         return
-    changed = changed_sections(info.fingerprint, fingerprint_of(leg.spec, data))
+    if store.planned() and not same_shards(store.read_plan(), plan.shards):
+        raise UsageError(f"{leg.spec.output} was begun with another cluster.shard_size; set it as there")
+    changed = changed_sections(info.fingerprint, fingerprint_of(leg.spec, plan.fingerprint))
     if changed:
         # A finished run could be selected again by another strategy; but what it spent would be another's.
         raise mismatch(leg.spec.output, info.job, leg.spec.model_dump(mode="json"), changed)

@@ -43,8 +43,17 @@ def refuse_unlike(spec: JobSpec, fingerprint: Mapping[str, str], shards: Sequenc
             raise UsageError(
                 f"reuse: {url} sampled otherwise; name a run of the same questions and models:\n  {listed}"
             )
-        if not store.planned() or store.read_plan() != planned:
+        if not store.planned() or not same_shards(store.read_plan(), planned):
             raise UsageError(f"reuse: {url} has other shards; set cluster.shard_size as there, and begin a new run")
+
+
+def same_shards(one: Sequence[Shard], other: Sequence[Shard]) -> bool:
+    """Whether two plans of the same data cut it alike, wherever its files are."""
+
+    def rows(shards: Sequence[Shard]) -> list[tuple[int, list[tuple[int, int]]]]:
+        return [(shard.items, [(part.start, part.stop) for part in shard.segments]) for shard in shards]
+
+    return rows(one) == rows(other)
 
 
 def other_models(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

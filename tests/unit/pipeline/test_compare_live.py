@@ -14,10 +14,13 @@ from actors.engines.scripted import ScriptedEngine
 from pipeline.cli import main
 from pipeline.compare_live import Course, plan_course, result_of, serves
 from pipeline.errors import UsageError
+from pipeline.fingerprint import fingerprint_of
 from pipeline.records import Reviewed
+from pipeline.reuse import refuse_unlike
 from pipeline.reviews import Reviews
 from pipeline.run import open_run
 from pipeline.run_outcomes import outcomes_of
+from pipeline.source import plan_dataset
 from pipeline.spec import JobSpec
 from pipeline.store import Store
 from pipeline.strategy_files import load_strategies
@@ -198,6 +201,23 @@ def test_a_directory_with_another_run_is_refused(folder: Path, change: dict[str,
     else:
         write("job.yaml", job(sampling={"max_tokens": 16, **change["sampling"]}))
     with pytest.raises(UsageError, match="out/vote-900: holds another run"):
+        course("vote.yaml", greedy=False)
+
+
+def test_other_shards_are_refused_and_moved_data_is_not(folder: Path) -> None:
+    [leg] = course("vote.yaml", greedy=False).legs
+    begin(leg.spec)
+    (folder / "moved").mkdir()
+    (folder / "moved" / "questions.jsonl").write_bytes((folder / "questions.jsonl").read_bytes())
+    dataset = {"path": "moved/questions.jsonl", "id": "id", "reference": "gold"}
+    write("job.yaml", job(dataset=dataset))
+    [moved, other] = course("vote.yaml", (900.0, 1000.0), greedy=False).legs
+    run(other.spec.model_copy(update={"reuse": [moved.spec.output]}))
+    plan = plan_dataset(other.spec.dataset, 3)
+    reusing = other.spec.model_copy(update={"reuse": [moved.spec.output]})
+    refuse_unlike(reusing, fingerprint_of(reusing, plan.fingerprint), plan.shards)
+    write("job.yaml", job(dataset=dataset, cluster={"shard_size": 4}))
+    with pytest.raises(UsageError, match="out/vote-900 was begun with another cluster"):
         course("vote.yaml", greedy=False)
 
 
