@@ -4,8 +4,8 @@
 
 The bundled model adds numbers step by step, about 60 to 100 tokens a trace, through a worker's whole inside. *plain*: a
 weighted vote of n whole traces, n = 1 … ``--n``, each n averaged over orders of the traces that were drawn.
-*diversified*: so many probes, over its default arms (the prompt as it is and two instructions in front of it) or over
-the one plain arm, near-duplicates cut, nothing settled early. Both are held against each other at equal tokens
+*diversified*: so many probes over its default arms (the prompt as it is and two instructions in front of it), cut where
+they are alike, at several cosines, nothing settled early. Both are held against each other at equal tokens
 a question, which is where plain's curve is read; tokens are those of the samples that were paid for, prompts that the
 cache did not hold included. Also: questions with a right candidate (coverage), and the effective number of different
 answers (the exponential of their entropy) at equal tokens. Intervals are 95%, over questions.
@@ -36,19 +36,23 @@ from tests.benchmarks.throughput import _leave
 
 ORDERS = 200
 Row = dict[str, Any]
-ARMS: dict[str, Row] = {"default arms": {}, "plain arm": {"arms": [{"name": "plain"}]}}
+SIMILARITIES = (0.95, 0.99, 0.998)
 
 
 def strategies(probes: list[int], n: int) -> dict[str, Row]:
     """The runs of one benchmark, by name."""
     plain = {"kind": "self_consistency", "rule": f"fixed:{n}", "min_samples": n, "max_samples": n}
     found: dict[str, Row] = {"plain": plain}
-    for name, arms in ARMS.items():
+    for similarity in SIMILARITIES:
         for count in probes:
             # So sure that it never stops for being sure: every cluster is gone on with.
             common = {"kind": "diversified", "probes": count, "probe_tokens": 24, "confidence": 0.999999}
-            found[f"{name}, {count} probes"] = common | arms
+            found[f"{_alike(similarity)}, {count} probes"] = common | {"similarity": similarity}
     return found
+
+
+def _alike(similarity: float) -> str:
+    return f"similarity {similarity:g}"
 
 
 def job(folder: Path, name: str, strategy: Row, questions: list[Row], slots: int) -> JobSpec:
@@ -207,14 +211,12 @@ def compared(runs: dict[str, list[Row]], seed: int) -> list[Row]:
     return found
 
 
-def critical(found: list[Row], arms: str) -> str:
+def critical(found: list[Row], similarity: float) -> str:
     """The fewest probes from which on, at every size tried, it is ahead of plain."""
-    sizes = [row for row in found if row["name"].startswith(arms)]
+    sizes = [row for row in found if row["name"].startswith(f"{_alike(similarity)},")]
     ahead = [row["name"] for at, row in enumerate(sizes) if all(r["difference"] > 0 for r in sizes[at:])]
     sure = [row["name"] for row in sizes if row["difference_interval"][0] > 0]
-    return (
-        f"{arms}: ahead from {ahead[0] if ahead else 'no size tried'} on; surely ahead at {', '.join(sure) or 'none'}"
-    )
+    return f"{_alike(similarity)}: ahead from {ahead[0] if ahead else 'no size tried'} on; surely ahead at {', '.join(sure) or 'none'}"
 
 
 def show(found: list[Row], questions: int) -> None:
@@ -231,8 +233,8 @@ def show(found: list[Row], questions: int) -> None:
             f"{row['coverage_difference']:+5.1f} ({least:+.1f} to {most:+.1f})   {row['different']:.2f} against "
             f"{row['plain_different']:.2f}{' (plain ends before)' if row['beyond_plain'] else ''}"
         )
-    for arms in ARMS:
-        print(critical(found, arms))
+    for similarity in SIMILARITIES:
+        print(critical(found, similarity))
 
 
 def main() -> None:
