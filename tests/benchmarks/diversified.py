@@ -215,8 +215,8 @@ def critical(found: list[Row], similarity: float) -> str:
     """The fewest probes from which on, at every size tried, it is ahead of plain."""
     sizes = [row for row in found if row["name"].startswith(f"{_alike(similarity)},")]
     ahead = [row["name"] for at, row in enumerate(sizes) if all(r["difference"] > 0 for r in sizes[at:])]
-    sure = [row["name"] for row in sizes if row["difference_interval"][0] > 0]
-    return f"{_alike(similarity)}: ahead from {ahead[0] if ahead else 'no size tried'} on; surely ahead at {', '.join(sure) or 'none'}"
+    sure = ", ".join(row["name"] for row in sizes if row["difference_interval"][0] > 0) or "none"
+    return f"{_alike(similarity)}: ahead from {ahead[0] if ahead else 'no size tried'} on; surely ahead at {sure}"
 
 
 def show(found: list[Row], questions: int) -> None:
