@@ -152,8 +152,15 @@ def start(code: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def there(pids: set[int]) -> set[int]:
-    """Those of these processes that still exist."""
-    return {pid for pid in pids if os.path.exists(f"/proc/{pid}")}
+    """Those of these processes that still run. A zombie has ended; who reaps an orphan is not ours to say."""
+    return {pid for pid in pids if _state(pid) not in "ZX"}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
