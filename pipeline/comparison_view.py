@@ -47,7 +47,7 @@ def picture(found: Comparison) -> bytes:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axis = pyplot.subplots(figsize=_INCHES)
     for name in dict.fromkeys(row.strategy for row in found.rows):
@@ -64,6 +64,10 @@ def picture(found: Comparison) -> bytes:
     if all(row.cost > 0 for row in found.rows):
         # An oracle's samples cost many times what a strategy's do.
         axis.set_xscale("log")
+        # Plain numbers: 20, 50, 100 in place of powers of ten.
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
     cost = "tokens a question, checks included" if found.in_tokens else "samples a question"
     axis.set_xlabel(f"{cost} (mean)")
     axis.set_ylabel("accuracy (%)")
