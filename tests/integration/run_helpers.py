@@ -196,6 +196,8 @@ def start(folder: Path, words: list[str], env: dict[str, str] | None = None) -> 
             stdout=out,
             stderr=err,
             start_new_session=True,
+            # A shell's background job ignores Ctrl-C, and what it starts inherits that.
+            preexec_fn=_listening,
         )
     running = Running(process, folder)
     try:
@@ -207,6 +209,10 @@ def start(folder: Path, words: list[str], env: dict[str, str] | None = None) -> 
         for one in running.family:
             if _lives(one):
                 one.send_signal(signal.SIGKILL)
+
+
+def _listening() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ponder(folder: Path, words: list[str], env: dict[str, str] | None = None) -> Ended:
