@@ -1,4 +1,8 @@
-"""Every kind of strategy once on the bundled model: inside its budget, and again over its journal for nothing."""
+"""Every kind of strategy once on the bundled model: inside its budget, and again over its journal for nothing.
+
+The model draws other samples every time: what is held here holds whatever they are. That traces are cut where they
+should be is ``test_vllm_cut``'s to show.
+"""
 
 import json
 import os
@@ -47,7 +51,6 @@ def test_on_the_bundled_model(tmp_path):
         assert any(answer is not None for answer, _, _ in told["answers"].values()), kind
     assert set(found["behavioural_vote"]["answers"]) == set(PROGRAMS)
     assert found["greedy"]["samples"] == ROWS
-    assert found["deep_conf"]["cut"] > 0
     assert found["diversified"]["keys"] > 3 * ROWS, "three arms, and beginnings that were gone on with"
     assert ROWS < found["cascade"]["keys"] <= 2 * ROWS, "a second stage at another temperature"
     print(json.dumps({kind: {k: v for k, v in told.items() if k != "answers"} for kind, told in found.items()}))
