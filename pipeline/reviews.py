@@ -102,10 +102,6 @@ class Reviews:
         path = f"{FOLDER}/{self.verifier}/{shard_id:06d}-{number:06d}.parquet"
         return self._files.create(path, encode(Reviewed, rows, path))
 
-    def spent(self) -> int:
-        """Tokens these verdicts cost, on all shards."""
-        return sum(row.tokens for row in self.rows())
-
     def _paths(self) -> list[str]:
         return sorted(path for path in self._files.list(f"{FOLDER}/{self.verifier}") if _PART.fullmatch(path))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.endings import print_json
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def verify(
     )
     if as_json:
         found = {"run": run_url, "verifiers": [dataclasses.asdict(tally) for tally in tallies]}
-        click.echo(json.dumps(found, allow_nan=False, ensure_ascii=False))
+        print_json(found)
     else:
         for tally in tallies:
             click.echo(as_text(tally))

@@ -72,11 +72,12 @@ def verify(
     reviews = [Reviews(run.store.files, label_of(one)) for one in spec.verifiers]
     for review, section in zip(reviews, spec.verifiers, strict=True):
         review.begin({"section": section.model_dump(mode="json"), "answer": spec.answer.model_dump(mode="json")})
-    ledger = None if budget is None else Ledger.restore(budget, sum(review.spent() for review in reviews))
     samples = _count(run)
     before = [tally_of(review, samples) for review in reviews]
-    if any(tally.checked < samples for tally in before):
-        check(Work(run, spec, shards, reviews, ledger, tell))
+    if all(tally.checked >= samples for tally in before):
+        return before
+    ledger = None if budget is None else Ledger.restore(budget, sum(tally.tokens for tally in before))
+    check(Work(run, spec, shards, reviews, ledger, tell))
     after = [tally_of(review, samples) for review in reviews]
     return [replace(now, fresh=now.checked - then.checked) for now, then in zip(after, before, strict=True)]
 

@@ -263,8 +263,7 @@ class _Question:
         if self.config.always and isinstance(strategy, Auditable):
             strategy = strategy.unstopped()
         # A dear sample bids by the unit what a cheap one does: it is asked because it gains in proportion.
-        scale = rate
-        return await self._ask(one.name, one.arm, strategy, opening, scale)
+        return await self._ask(one.name, one.arm, strategy, opening, rate)
 
     async def _ask(self, name: str, arm: Arm, strategy: Strategy, opening: float, scale: float) -> _Ran | None:
         """Run one strategy on the question; None, and the reason kept, where it fails."""

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from pipeline.records import Item, Sample, Verdict
+from tests.integration.sandbox.conftest import confined
 from tests.integration.sandbox.world import families, gone, there
 from verifiers.conformance import assert_conforms
 from verifiers.programs import ProgramsVerifier, make_programs
 from verifiers.programs_spec import ProgramsSpec
-from verifiers.sandbox import confine
 from verifiers.sandbox.client import Sandbox
-
-PROBLEM = confine.problem()
-confined = pytest.mark.skipif(PROBLEM is not None, reason=f"no sandbox on this machine: {PROBLEM}")
-
-
-@pytest.fixture(params=[pytest.param(False, marks=confined, id="confined"), pytest.param(True, id="unsafe")])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    made = Sandbox(2, unsafe=request.param)
-    yield made
-    pids = {pid for ours in families(made).values() for pid in ours} | made.pids
-    await made.close()
-    assert await gone(lambda: not there(pids))
 
 
 async def judged(sandbox: Sandbox, style: str, tests: Any, *programs: str, **fields: Any) -> list[Verdict]:

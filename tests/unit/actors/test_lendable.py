@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import loans, station
+from actors import loans
 from actors.loans import LoanDesk, Place
 from tests.unit.actors.test_station import make_job, work
 
@@ -56,8 +56,6 @@ async def test_a_worker_counts_what_it_queues(slots, tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(LoanDesk, "lendable", both)
-    monkeypatch.setattr(station, "SYNC_SECONDS", 0.02)
-    monkeypatch.setattr(station, "SYNC_MIN_SECONDS", 0.005)
     model = {"max_num_seqs": slots, "options": {"seconds": 0.002}}
     spec = make_job(tmp_path, model=model, strategy={"kind": "self_consistency", "min_samples": 2})
     await work(spec, ["w-0"])

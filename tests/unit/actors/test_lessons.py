@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from actors import station
 from actors.engines.scripted import ScriptedEngine
 from actors.recovery import restore_market
 from budgets.experience import Lesson, total
@@ -53,12 +52,6 @@ def agreeing(lessons: dict) -> int:
     return sum(lesson.count for (name, _), lesson in lessons.items() if name == "cascade/1")
 
 
-@pytest.fixture
-def _hurried(monkeypatch):
-    monkeypatch.setattr(station, "SYNC_SECONDS", 0.05)
-    monkeypatch.setattr(station, "SYNC_MIN_SECONDS", 0.01)
-
-
 @pytest.mark.parametrize("lives", [["w-0"], ["w-0", "w-1"]])
 async def test_every_question_teaches_once_and_a_resumed_run_knows_it(tmp_path, lives):
     spec = make_job(tmp_path, strategy=CASCADE)
@@ -80,7 +73,6 @@ async def test_questions_that_go_on_in_another_generation_teach_anew_not_again(t
     assert counted(heard(spec)) == counted(lessons)
 
 
-@pytest.mark.usefixtures("_hurried")
 async def test_a_lent_question_teaches_at_its_lender_alone(tmp_path):
     crew = Crew(make_slow_job(tmp_path, strategy=CASCADE))
     await crew.work(ScriptedEngine(crew.spec), ScriptedEngine(crew.spec))
@@ -90,7 +82,6 @@ async def test_a_lent_question_teaches_at_its_lender_alone(tmp_path):
     assert counted(dict(crew.market.sync(WorkerReport("new", 1)).lessons)) == counted(lessons)
 
 
-@pytest.mark.usefixtures("_hurried")
 async def test_what_a_dead_worker_had_learnt_of_an_open_shard_is_learnt_from_its_journal(tmp_path):
     crew = Crew(make_slow_job(tmp_path, strategy=CASCADE))
     await crew.live("w-0", MortalEngine(crew.spec, lambda finished: finished >= 80))

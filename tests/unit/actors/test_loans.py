@@ -4,9 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-import pytest
-
-from actors import station
 from actors.engines.scripted import ScriptedEngine
 from actors.judge import RuleJudge
 from actors.recovery import restore_market
@@ -19,13 +16,6 @@ from pipeline.spending import spent_by_life
 from tests.unit.actors.test_station import ALL, begin, ids, make_job, outcome, spent
 
 SLOW = {"max_num_seqs": 2, "options": {"seconds": 0.01}}
-
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch):
-    """Reports come more often than once a second: a loan takes a few of them."""
-    monkeypatch.setattr(station, "SYNC_SECONDS", 0.05)
-    monkeypatch.setattr(station, "SYNC_MIN_SECONDS", 0.01)
 
 
 class MortalEngine(ScriptedEngine):
